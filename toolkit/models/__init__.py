@@ -1,0 +1,1 @@
+"""Loading, quantisation, adapters and roles, encoding, log-probabilities and generation."""
