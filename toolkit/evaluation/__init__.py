@@ -1,0 +1,1 @@
+"""Decoding of test splits, scores with intervals, comparison of systems and the report page."""
