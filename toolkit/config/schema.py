@@ -141,8 +141,15 @@ class OptimizerSpec(Strict):
     max_grad_norm: Positive | None = 1.0
 
 
+class DecodingSpec(Strict):
+    """How ``eval`` decodes: always greedily, so there is no temperature to set."""
+
+    max_new_tokens: Count = 32
+    batch_size: Count = 64
+
+
 class GenerationSpec(Strict):
-    """How completions are sampled in the ``preferences`` stage and decoded in ``eval``."""
+    """How completions are sampled in the ``preferences`` stage."""
 
     max_new_tokens: Count = 32
     temperature: Positive = 1.0
@@ -347,7 +354,7 @@ class EvalRecipe(Strict):
     preference_pairs: list[str] = []
     scenes: str | None = None
     differences: list[tuple[str, str]] = []
-    generation: GenerationSpec = GenerationSpec()
+    generation: DecodingSpec = DecodingSpec()
     resamples: Count = 1000
     run: RunSpec
 

@@ -1,0 +1,122 @@
+"""Greedy decoding of prompt rows, in batches of similar length, resumable after a kill."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from toolkit.evaluation.predictions import Prediction, PredictionFile
+from toolkit.records import Conversation, PromptRow
+
+if TYPE_CHECKING:
+    from toolkit.config.schema import DecodingSpec, ModelSpec
+    from toolkit.models.loading import LoadedVlm
+
+__all__ = ["checkpoint_fingerprint", "decoding_header", "is_complete", "predict_rows"]
+
+
+def predict_rows(
+    vlm: LoadedVlm,
+    rows: Sequence[PromptRow],
+    *,
+    decoding: DecodingSpec,
+    label: str,
+    file: PredictionFile | None = None,
+) -> list[Prediction]:
+    """Decode one completion a row, greedily.
+
+    Batches are formed over rows sorted by the length of their prompts, so that little is padded; which rows share
+    a batch depends on ``rows`` and ``decoding`` alone. With ``file``, whole batches found there are not decoded
+    again, and each new batch is appended as it finishes.
+
+    Returns:
+        One prediction a row, in the order of ``rows``.
+    """
+    from toolkit.runs.progress import progress
+
+    done = file.read() if file is not None else {}
+    batches = list(_batches(rows, decoding.batch_size))
+    finished = [batch for batch in batches if all(row.sample_id in done for row in batch)]
+    predictions = {row.sample_id: done[row.sample_id] for batch in finished for row in batch}
+    if file is not None:
+        file.keep(predictions.values())
+    remaining = [batch for batch in batches if batch[0].sample_id not in predictions]
+    for batch in progress(remaining, len(remaining), label):
+        decoded = _decode(vlm, batch, decoding)
+        if file is not None:
+            file.append(decoded)
+        predictions.update((prediction.sample_id, prediction) for prediction in decoded)
+    return [predictions[row.sample_id] for row in rows]
+
+
+def is_complete(file: PredictionFile, rows: Sequence[PromptRow]) -> bool:
+    """Whether every row has its prediction, so that the model need not be loaded."""
+    done = file.read()
+    return all(row.sample_id in done for row in rows)
+
+
+def decoding_header(model: ModelSpec, rows: Sequence[PromptRow], decoding: DecodingSpec) -> dict[str, Any]:
+    """What the predictions of ``rows`` by ``model`` depend on, for ``PredictionFile``."""
+    return {
+        "checkpoint": model.model_dump(mode="json"),
+        "weights": checkpoint_fingerprint(model.id),
+        "rows": _rows_digest(rows),
+        "max_new_tokens": decoding.max_new_tokens,
+        "batch_size": decoding.batch_size,
+        "strategy": "greedy",
+    }
+
+
+def checkpoint_fingerprint(model_id: str) -> str | None:
+    """SHA-256 over the safetensors files of a local checkpoint (16 hex digits); None for a hub id."""
+    folder = Path(model_id)
+    if not folder.is_dir():
+        return None
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("*.safetensors")):
+        digest.update(path.name.encode())
+        with path.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()[:16]
+
+
+def _decode(vlm: LoadedVlm, batch: Sequence[PromptRow], decoding: DecodingSpec) -> list[Prediction]:
+    from toolkit.data.images import load_image
+    from toolkit.models.encoding import encode_prompt
+    from toolkit.models.generation import generate
+
+    prompts = [encode_prompt(vlm, row.prompt, [load_image(image) for image in row.images]) for row in batch]
+    completions = generate(
+        vlm, prompts, max_new_tokens=decoding.max_new_tokens, temperature=0.0, batch_size=len(prompts)
+    )
+    return [
+        Prediction(row.sample_id, completion.text, len(completion.token_ids), completion.ended)
+        for row, completion in zip(batch, completions, strict=True)
+    ]
+
+
+def _batches(rows: Sequence[PromptRow], size: int) -> Iterator[list[PromptRow]]:
+    ordered = sorted(rows, key=lambda row: len(_prompt_text(row.prompt)))
+    for start in range(0, len(ordered), size):
+        yield ordered[start : start + size]
+
+
+def _prompt_text(prompt: Conversation) -> str:
+    parts: list[str] = []
+    for message in prompt:
+        content = message["content"]
+        blocks: Sequence[Mapping[str, Any]] = [{"text": content}] if isinstance(content, str) else content
+        parts += [str(block.get("text", "<image>")) for block in blocks]
+    return "\n".join(parts)
+
+
+def _rows_digest(rows: Sequence[PromptRow]) -> str:
+    digest = hashlib.sha256()
+    for row in rows:
+        images = [hashlib.sha256(image).hexdigest() if isinstance(image, bytes) else str(image) for image in row.images]
+        digest.update(json.dumps([row.sample_id, _prompt_text(row.prompt), images]).encode())
+    return digest.hexdigest()[:16]
