@@ -1,0 +1,1 @@
+"""Supervised fine-tuning and direct preference optimisation, thinly on TRL's trainers."""

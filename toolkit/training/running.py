@@ -1,0 +1,73 @@
+"""Run a transformers ``Trainer`` the way every stage does: callbacks, exact resume, signals."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+
+from transformers import PreTrainedModel, Trainer
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
+
+from toolkit.config.schema import RunSpec
+from toolkit.runs.checkpoints import latest_checkpoint
+from toolkit.runs.metrics import MetricsLog
+from toolkit.training.checkpoints import AtomicCheckpoints
+from toolkit.training.logging_callbacks import MetricsLines
+
+__all__ = ["fit", "load_full_weights"]
+
+
+def fit(trainer: Trainer, *, directory: Path, run: RunSpec, resume: bool, label: str) -> None:
+    """Train, with lines in ``directory/metrics.jsonl`` and atomic checkpoints in ``directory``.
+
+    Args:
+        trainer: built with ``trainer_arguments`` for the same ``directory``.
+        directory: the run directory.
+        run: intervals and how many checkpoints stay.
+        resume: go on from the newest checkpoint, exactly; without one, start from the beginning.
+        label: name of the stage on the progress line.
+
+    Raises:
+        RunFailed: the loss became infinite or NaN.
+        Interrupted: a signal ended the run after a checkpoint was written.
+    """
+    for callback in (PrinterCallback, ProgressCallback):
+        trainer.remove_callback(callback)
+    trainer.add_callback(AtomicCheckpoints(directory, run.save_total_limit))
+    trainer.add_callback(MetricsLines(MetricsLog(directory / "metrics.jsonl")))
+    newest = latest_checkpoint(directory) if resume else None
+    loaded = newest is not None and load_full_weights(trainer, newest)
+    with _without_name_warnings() if loaded else nullcontext():
+        trainer.train(resume_from_checkpoint=None if newest is None else str(newest))
+
+
+def load_full_weights(trainer: Trainer, checkpoint: Path) -> bool:
+    """Load the weights of a full model (no adapter) from ``checkpoint``; whether there was such a model.
+
+    The trainer reads the checkpoint's tensors by name and skips, with a warning only, names that it does not know.
+    Several families (LLaVA among them) are saved under other names than they have in memory, so a resumed run would
+    go on from random weights. ``from_pretrained`` knows the conversion.
+    """
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    if not isinstance(model, PreTrainedModel) or trainer.is_deepspeed_enabled:
+        return False
+    saved = type(model).from_pretrained(checkpoint, dtype=model.dtype, local_files_only=True)
+    model.load_state_dict(saved.state_dict(), strict=True)
+    return True
+
+
+@contextmanager
+def _without_name_warnings() -> Iterator[None]:
+    """Drop the trainer's warnings about tensor names, where all of them were loaded strictly just before."""
+    logger = logging.getLogger("transformers.trainer")
+
+    def keep(record: logging.LogRecord) -> bool:
+        return "keys in the checkpoint model loaded" not in record.getMessage()
+
+    logger.addFilter(keep)
+    try:
+        yield
+    finally:
+        logger.removeFilter(keep)

@@ -1,0 +1,39 @@
+"""What a stage leaves behind: ``final/`` with the policy's files at its root, safetensors only."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from peft import PeftModel
+from transformers import Trainer
+
+from toolkit.runs.atomic import atomic_directory
+
+__all__ = ["save_final"]
+
+
+def save_final(trainer: Trainer, processor: Any, directory: Path) -> Path:
+    """Write the trained adapter (or full model) and the processor to ``directory/final``, atomically.
+
+    The folder loads with plain transformers and peft: ``AutoProcessor.from_pretrained(final)`` and
+    ``PeftModel.from_pretrained(base, final)`` or ``AutoModelForImageTextToText.from_pretrained(final)``. It holds
+    no pickle. Under DeepSpeed the weights are gathered on every process and written by the first.
+
+    Returns:
+        The path of ``final``.
+    """
+    final = directory / "final"
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    state = (
+        trainer.accelerator.get_state_dict(trainer.model_wrapped) if trainer.is_deepspeed_enabled else None
+    )
+    if trainer.is_world_process_zero():
+        with atomic_directory(final) as staging:
+            options: dict[str, Any] = {} if state is None else {"state_dict": state}
+            if isinstance(model, PeftModel):
+                options["selected_adapters"] = ["default"]
+            model.save_pretrained(staging, **options)
+            processor.save_pretrained(staging)
+    trainer.accelerator.wait_for_everyone()
+    return final
