@@ -1,0 +1,91 @@
+"""Plainer text for pretraining: what a base model has seen before it meets our captions and questions.
+
+Telegraphic lists instead of sentences, key words instead of questions, on training scenes only. So supervised
+fine-tuning has something to start from and something to teach.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from toolkit.data.scenes.drawing import draw_scene
+from toolkit.data.scenes.language import plain_caption, plural, references
+from toolkit.data.scenes.questions import absent_kinds, questions
+from toolkit.data.scenes.sampling import sample_scenes
+from toolkit.data.scenes.scene import Scene
+from toolkit.data.scenes.writing import image_name
+
+__all__ = ["PLAIN_PROMPT", "pretraining_texts", "write_pretraining"]
+
+PLAIN_PROMPT = "list:"
+
+
+def write_pretraining(folder: Path, *, seed: int, rows: int) -> None:
+    """Write ``rows`` training scenes as ``images/`` and ``rows.jsonl`` (prompt, completion, images)."""
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    with (folder / "rows.jsonl").open("w", encoding="utf-8") as file:
+        for scene in sample_scenes(seed, "train", rows):
+            draw_scene(scene).save(folder / image_name(scene))
+            for row in _rows(scene):
+                file.write(json.dumps(row) + "\n")
+
+
+def pretraining_texts(seed: int, rows: int) -> Iterator[str]:
+    """Text for the tokenizer: plain and full captions and questions of training scenes."""
+    for scene in sample_scenes(seed, "train", rows):
+        yield from references(scene)
+        yield from (f"{question.text} {question.answer}" for question in questions(scene))
+        yield from (f"{row['prompt']} {row['completion']}" for row in _rows(scene))
+    yield from (f"{number} yes no unknown Describe the image." for number in range(10))
+
+
+def _rows(scene: Scene) -> Iterator[dict[str, Any]]:
+    rng = random.Random(f"pretraining/{scene.jitter}")
+    texts = [(PLAIN_PROMPT, plain_caption(scene, rng)) for _ in range(2)]
+    texts += [_ask(scene, rng) for _ in range(4)]
+    for number, (prompt, completion) in enumerate(texts):
+        yield {
+            "sample_id": f"{scene.image_id}-{number}",
+            "task": "caption" if prompt == PLAIN_PROMPT else "vqa",
+            "prompt": prompt,
+            "completion": completion,
+            "images": [image_name(scene)],
+            "image_id": scene.image_id,
+        }
+
+
+def _ask(scene: Scene, rng: random.Random) -> tuple[str, str]:
+    index = rng.randrange(len(scene.groups))
+    group = scene.groups[index]
+    colour, shape = group.kind
+    number = rng.randrange(7)
+    if number == 0:
+        return f"size: {colour} {shape}", group.size
+    if number == 1:
+        same = [other.colour for other in scene.groups if other.shape == shape]
+        return f"colour: {shape}", ", ".join(same)
+    if number == 2:
+        same = [other.shape for other in scene.groups if other.colour == colour]
+        return f"shape: {colour}", ", ".join(same)
+    if number == 3:
+        wanted = rng.choice((shape, colour, "object"))
+        total = sum(g.count for g in scene.groups if wanted in (g.shape, g.colour, "object"))
+        return f"number: {plural(wanted) if wanted == shape else wanted}", str(total)
+    if number == 4:
+        present = rng.random() < 0.5
+        kind = group.kind if present else rng.choice(absent_kinds(scene, group))
+        return f"seen: {kind[0]} {kind[1]}", "yes" if present else "no"
+    if number == 5 or len(scene.groups) == 1:
+        words = {"row": ("left", "middle", "right"), "column": ("top", "middle", "bottom")}[scene.layout]
+        last = len(scene.groups) - 1
+        return f"place: {colour} {shape}", words[
+            1 if index not in (0, last) or last == 0 else 0 if index == 0 else 2
+        ]
+    first = index if index + 1 < len(scene.groups) else index - 1
+    before, after = scene.groups[first], scene.groups[first + 1]
+    words = {"row": "left of", "column": "above"}[scene.layout]
+    return f"{words}: {after.colour} {after.shape}", f"{before.colour} {before.shape}"
