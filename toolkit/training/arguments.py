@@ -47,9 +47,9 @@ def trainer_arguments(
 ) -> ArgumentsT:
     """Arguments for one of TRL's or transformers' trainers.
 
-    Half precision comes from the model's own dtype, never from autocast, so ``bf16`` and ``fp16`` are off unless the
-    recipe's ``trainer:`` block turns them on. Checkpoints go to a staging folder first (see ``checkpoints``), so the
-    trainer's own rotation is off.
+    Half precision comes from the model's own dtype, never from autocast, so ``bf16`` and ``fp16`` are off
+    unless the recipe's ``trainer:`` block turns them on. Checkpoints go to a staging folder first (see
+    ``checkpoints``), so the trainer's own rotation is off.
 
     Args:
         config_class: ``trl.SFTConfig``, ``trl.DPOConfig`` or ``transformers.TrainingArguments``.

@@ -1,7 +1,9 @@
-"""Atomic checkpoints for transformers' ``Trainer``: written to a staging folder, then renamed into the run directory.
+"""Atomic checkpoints for transformers' ``Trainer``: written to a staging folder, then renamed into the run
+directory.
 
-Only public hooks of the trainer are used. The trainer believes that its output directory is the staging folder; when
-a checkpoint is complete, ``on_save`` moves it to its place. A process killed at any moment leaves whole checkpoints.
+Only public hooks of the trainer are used. The trainer believes that its output directory is the staging
+folder; when a checkpoint is complete, ``on_save`` moves it to its place. A process killed at any moment
+leaves whole checkpoints.
 """
 
 from __future__ import annotations
@@ -22,10 +24,11 @@ _STATE_FILE = "trainer_state.json"
 
 
 class AtomicCheckpoints(TrainerCallback):
-    """Moves finished checkpoints from the trainer's output directory to ``directory`` and prunes old ones there.
+    """Moves finished checkpoints from the trainer's output directory to ``directory`` and prunes old ones
+    there.
 
-    It also makes the trainer log whenever it saves: the logged loss is a mean since the last log line, and without
-    that a resumed run would average over other steps than the uninterrupted one.
+    It also makes the trainer log whenever it saves: the logged loss is a mean since the last log line, and
+    without that a resumed run would average over other steps than the uninterrupted one.
 
     Args:
         directory: the run directory.

@@ -39,8 +39,9 @@ def train_dpo(
 ) -> None:
     """Train the adapter ``default`` on pairs against a frozen copy of itself, and write ``directory/final``.
 
-    The loss is that of Rafailov et al. 2023, or of ``trainer_options`` (``loss_type``, ``loss_weights``, ``beta``, …).
-    The reference is a frozen adapter ``ref`` that equals the policy before the first step, bit for bit.
+    The loss is that of Rafailov et al. 2023, or of ``trainer_options`` (``loss_type``, ``loss_weights``,
+    ``beta``, …). The reference is a frozen adapter ``ref`` that equals the policy before the first step,
+    bit for bit.
 
     Args:
         model: a ``PeftModel`` whose adapter ``default`` is the SFT policy; changed in place.

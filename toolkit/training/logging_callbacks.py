@@ -20,8 +20,9 @@ _LEFT_OUT = ("runtime", "samples_per_second", "steps_per_second", "total_flos", 
 class MetricsLines(TrainerCallback):
     """One line of ``metrics.jsonl`` for each log of the trainer, and a readable line on stderr.
 
-    Timings are left out, so that a resumed run and an uninterrupted one write the same lines. On resume, lines after
-    the checkpoint are dropped and TRL's token counter, which restarts at zero, goes on from where it was.
+    Timings are left out, so that a resumed run and an uninterrupted one write the same lines. On resume,
+    lines after the checkpoint are dropped and TRL's token counter, which restarts at zero, goes on from
+    where it was.
 
     Raises:
         RunFailed: the loss is not a finite number.

@@ -46,9 +46,9 @@ def fit(trainer: Trainer, *, directory: Path, run: RunSpec, resume: bool, label:
 def load_full_weights(trainer: Trainer, checkpoint: Path) -> bool:
     """Load the weights of a full model (no adapter) from ``checkpoint``; whether there was such a model.
 
-    The trainer reads the checkpoint's tensors by name and skips, with a warning only, names that it does not know.
-    Several families (LLaVA among them) are saved under other names than they have in memory, so a resumed run would
-    go on from random weights. ``from_pretrained`` knows the conversion.
+    The trainer reads the checkpoint's tensors by name and skips, with a warning only, names that it does
+    not know. Several families (LLaVA among them) are saved under other names than they have in memory, so a
+    resumed run would go on from random weights. ``from_pretrained`` knows the conversion.
     """
     model = trainer.accelerator.unwrap_model(trainer.model)
     if not isinstance(model, PreTrainedModel) or trainer.is_deepspeed_enabled:

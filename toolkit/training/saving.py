@@ -17,8 +17,8 @@ def save_final(trainer: Trainer, processor: Any, directory: Path) -> Path:
     """Write the trained adapter (or full model) and the processor to ``directory/final``, atomically.
 
     The folder loads with plain transformers and peft: ``AutoProcessor.from_pretrained(final)`` and
-    ``PeftModel.from_pretrained(base, final)`` or ``AutoModelForImageTextToText.from_pretrained(final)``. It holds
-    no pickle. Under DeepSpeed the weights are gathered on every process and written by the first.
+    ``PeftModel.from_pretrained(base, final)`` or ``AutoModelForImageTextToText.from_pretrained(final)``. It
+    holds no pickle. Under DeepSpeed the weights are gathered on every process and written by the first.
 
     Returns:
         The path of ``final``.

@@ -33,9 +33,10 @@ def train_sft(
 ) -> None:
     """Train on the completions only and write ``directory/final``.
 
-    Serves full training (all weights of ``model`` train) and QLoRA (``model`` is a ``PeftModel`` whose adapter
-    ``default`` trains on a quantised base). Adapters keep their dtype: TRL would cast those of a quantised base to
-    bfloat16. Nothing is truncated (``max_length=None``): cutting a prompt would cut image tokens.
+    Serves full training (all weights of ``model`` train) and QLoRA (``model`` is a ``PeftModel`` whose
+    adapter ``default`` trains on a quantised base). Adapters keep their dtype: TRL would cast those of a
+    quantised base to bfloat16. Nothing is truncated (``max_length=None``): cutting a prompt would cut image
+    tokens.
 
     Args:
         model: a transformers image-text-to-text model or a ``PeftModel`` on one; changed in place.
