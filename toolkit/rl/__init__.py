@@ -1,0 +1,1 @@
+"""Reinforcement learning on composite rewards: rollouts, advantages, losses, KL control, the PPO loop."""
