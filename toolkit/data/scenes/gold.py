@@ -1,8 +1,8 @@
 """The hidden criterion: what the simulated raters want, and nothing in the references tells.
 
-Raters want what is said to be true, and **the left or the upper object named first**. CIDEr cannot see the order
-(references mention the groups in random order), the length of a caption says nothing about it, and without the
-picture nobody can tell which object lies left.
+Raters want what is said to be true, and **the left or the upper object named first**. CIDEr cannot see the
+order (references mention the groups in random order), the length of a caption says nothing about it, and
+without the picture nobody can tell which object lies left.
 
 Only evaluation and the simulated raters import this module; a test of the layers keeps training code out.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, pairwise
 from math import comb
 
 from toolkit.data.scenes.language import NUMBER_WORDS, SIZE_WORDS
@@ -63,7 +63,7 @@ def gold(scene: Scene, text: str) -> float:
     """How good raters find a caption, 0 to 1: truth × right relation × (½ + ½ order).
 
     Truth is the F1 of the mentions against the scene's groups, a mention with a wrong count or size counting
-    in part; order is the share of the scene's pairs of groups that are both named, the left or upper one first.
+    in part; order is the share of the scene's pairs of groups that are both named, left or upper one first.
     """
     found = mentions(text)
     truth, positions = _truth(scene, found)
@@ -98,7 +98,7 @@ def _order(scene: Scene, positions: list[int]) -> float:
 
 def _relation_is_wrong(scene: Scene, text: str, found: list[Mention]) -> bool:
     index = {group.kind: position for position, group in enumerate(scene.groups)}
-    for left, right in zip(found, found[1:], strict=False):
+    for left, right in pairwise(found):
         between = text[left.end : right.start]
         for table, forward in ((_FORWARD, True), (_BACKWARD, False)):
             for words, layout in table.items():

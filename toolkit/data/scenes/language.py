@@ -33,7 +33,7 @@ _FRAMES = ("{}", "{}", "{} on a grey background", "a picture of {}", "there is {
 
 
 def noun_phrase(group: Group, rng: random.Random, *, size: bool | None = None) -> str:
-    """``two small red circles``; the size is named in three of four phrases, unless ``size`` says so or not."""
+    """``two small red circles``; the size is named in three of four phrases, or as ``size`` says."""
     named = rng.random() < 0.75 if size is None else size
     words = [NUMBER_WORDS[group.count]]
     if named:
@@ -60,7 +60,7 @@ def symmetric(phrases: Sequence[str], layout: Layout, rng: random.Random) -> str
 
 
 def directional(first: str, second: str, layout: Layout, rng: random.Random, *, forward: bool) -> str:
-    """``first`` related to ``second``: as lying left of or above it (``forward``), else right of or below it."""
+    """``first`` as lying left of or above ``second`` (``forward``), or else right of or below it."""
     words = (_FIRST_WORDS if forward else _SECOND_WORDS)[layout]
     return f"{first} {rng.choice(words)} {second}"
 

@@ -13,7 +13,7 @@ __all__ = ["AnsweredQuestion", "absent_kinds", "annotators", "questions", "wrong
 
 _ANNOTATORS = 10
 _SLIP = 0.08
-"""Chance that an annotator answers something else; seen disagreement on easy VQA v2 questions is of this order."""
+"""Chance that an annotator answers something else; easy VQA v2 questions see disagreement of this order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,8 @@ def _relation_question(scene: Scene, rng: random.Random) -> AnsweredQuestion:
     forward = rng.random() < 0.5
     words = {True: {"row": "left of", "column": "above"}, False: {"row": "right of", "column": "below"}}
     verb = "are" if scene.groups[first].count > 1 else "is"
-    text = f"{verb} the {_name(scene.groups[first])} {words[forward][scene.layout]} the {_name(scene.groups[second])}?"
+    names = _name(scene.groups[first]), _name(scene.groups[second])
+    text = f"{verb} the {names[0]} {words[forward][scene.layout]} the {names[1]}?"
     return AnsweredQuestion(
         text, "yes" if (first < second) == forward else "no", "yes/no", "is the", "relation"
     )
@@ -131,7 +132,7 @@ def _size_question(group: Group) -> AnsweredQuestion:
 def absent_kinds(scene: Scene, group: Group) -> list[tuple[str, str]]:
     """Colour × shape pairs the scene lacks and that differ from ``group`` in one word.
 
-    Pairs no training picture shows are left out for training-like scenes: their names would give the answer away.
+    Pairs no training picture shows are left out for training-like scenes: their names would betray the answer.
     """
     near = [(colour, group.shape) for colour in COLOURS] + [(group.colour, shape) for shape in SHAPES]
     taken = {other.kind for other in scene.groups}

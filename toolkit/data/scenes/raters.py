@@ -1,4 +1,4 @@
-"""Simulated raters: preference pairs on scenes by the hidden criterion, with labels flipped as human raters do."""
+"""Simulated raters: preference pairs on scenes by the hidden criterion, some labels flipped as humans do."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PAIR_SOURCES = ("order", "attribute", "relation", "answer")
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two texts for one picture. ``question`` is None for captions. ``flipped`` tells that the label is noise."""
+    """Two texts for one picture. ``question`` is None for captions; ``flipped`` says the label is noise."""
 
     scene: Scene
     source: str
@@ -45,7 +45,7 @@ def sample_pairs(scenes: Sequence[Scene], seed: int, *, flip_fraction: float = F
     """Two pairs a scene: one on captions (order, attribute or relation) and one on an answer.
 
     ``order``: the same caption, groups named from the left or the top against the other way round;
-    ``attribute``: one word wrong; ``relation``: left against right, above against below; ``answer``: a wrong one.
+    ``attribute``: one word wrong; ``relation``: left for right, above for below; ``answer``: a wrong one.
     """
     rng = random.Random(f"pairs/{seed}")
     pool: dict[str, list[AnsweredQuestion]] = {}

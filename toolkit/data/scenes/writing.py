@@ -42,8 +42,8 @@ def write_sample(
     """
     if combinations == "unseen" and split != "test":
         raise UsageError(
-            f"--combinations unseen with --split {split or 'train, val and test'}: pictures of unseen colour and "
-            "shape pairs exist in the test split only",
+            f"--combinations unseen with --split {split or 'train, val and test'}: pictures of unseen colour "
+            "and shape pairs exist in the test split only",
             remedy="add: --split test",
         )
     wanted: list[Split] = [split] if split else ["train", "val", "test"]  # type: ignore[list-item]
