@@ -1,1 +1,1 @@
-"""Reward models that look at the picture: a vision-language model with a scalar head, trained on preferences."""
+"""Reward models that look at the picture: a VLM with a scalar head, trained on preferences."""

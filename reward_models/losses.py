@@ -24,10 +24,10 @@ def bradley_terry(
     Args:
         chosen: scores of the preferred completions, (B,).
         rejected: scores of the others, (B,).
-        margin: how much better the chosen one is at least, (B,), in the unit of the scores (Touvron et al. 2023,
-            "Llama 2", equation 2); None means 0.
-        label_smoothing: share of labels believed to be flipped, in [0, 0.5): the loss is the expectation over a
-            label that is wrong with this probability (the conservative loss of Mitchell 2023).
+        margin: how much better the chosen one is at least, (B,), in the unit of the scores
+            (Touvron et al. 2023, "Llama 2", equation 2); None means 0.
+        label_smoothing: share of labels believed to be flipped, in [0, 0.5): the loss is the expectation
+            over a label that is wrong with this probability (the conservative loss of Mitchell 2023).
 
     Returns:
         Loss of every pair, (B,), ≥ 0.

@@ -1,4 +1,4 @@
-"""Trainer arguments from a recipe: what the toolkit decides, and the recipe's ``trainer:`` block on top of it."""
+"""Trainer arguments from a recipe: the toolkit's decisions, and the ``trainer:`` block on top of them."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Atomic checkpoints for transformers' ``Trainer``: written to a staging folder, then renamed into the run
-directory.
+"""Atomic checkpoints for transformers' ``Trainer``: written to a staging folder, then moved into the run
+folder.
 
 Only public hooks of the trainer are used. The trainer believes that its output directory is the staging
 folder; when a checkpoint is complete, ``on_save`` moves it to its place. A process killed at any moment
@@ -16,23 +16,24 @@ from typing import Any
 from accelerate import PartialState
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from toolkit.runs.checkpoints import prune_checkpoints
+from toolkit.runs.atomic import atomic_directory
+from toolkit.runs.checkpoints import prune
 
-__all__ = ["AtomicCheckpoints"]
+__all__ = ["STATE_FILE", "AtomicCheckpoints"]
 
-_STATE_FILE = "trainer_state.json"
+STATE_FILE = "trainer_state.json"
+"""The file without which a folder is no checkpoint of transformers' ``Trainer``."""
 
 
 class AtomicCheckpoints(TrainerCallback):
-    """Moves finished checkpoints from the trainer's output directory to ``directory`` and prunes old ones
-    there.
+    """Moves finished checkpoints from the trainer's output directory to ``directory`` and prunes old ones.
 
     It also makes the trainer log whenever it saves: the logged loss is a mean since the last log line, and
     without that a resumed run would average over other steps than the uninterrupted one.
 
     Args:
         directory: the run directory.
-        keep: how many checkpoints stay; the best one (if evaluated) stays beside them.
+        keep: how many checkpoints stay, the best one (if evaluated) among them.
     """
 
     def __init__(self, directory: Path, keep: int) -> None:
@@ -64,13 +65,12 @@ class AtomicCheckpoints(TrainerCallback):
         if state.best_model_checkpoint == str(written):
             state.best_model_checkpoint = str(place)
         if state.is_world_process_zero:
-            state.save_to_json(str(written / _STATE_FILE))
-            _sync_files(written)
-            if place.exists():
-                shutil.rmtree(place)
-            os.replace(written, place)
+            state.save_to_json(str(written / STATE_FILE))
+            with atomic_directory(place) as temporary:
+                for child in written.iterdir():
+                    os.replace(child, temporary / child.name)
             best = None if state.best_model_checkpoint is None else Path(state.best_model_checkpoint)
-            prune_checkpoints(self.directory, keep=self.keep, protect=best)
+            prune(self.directory, self.keep, keep=best)
         PartialState().wait_for_everyone()
 
     def on_train_end(
@@ -79,11 +79,3 @@ class AtomicCheckpoints(TrainerCallback):
         """Remove the empty staging folder."""
         if state.is_world_process_zero:
             shutil.rmtree(args.output_dir, ignore_errors=True)
-
-
-def _sync_files(directory: Path) -> None:
-    """Flush every file below ``directory`` to disk before the folder gets its final name."""
-    for path in directory.rglob("*"):
-        if path.is_file():
-            with path.open("rb") as handle:
-                os.fsync(handle.fileno())

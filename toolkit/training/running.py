@@ -13,8 +13,9 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from toolkit.config.schema import RunSpec
 from toolkit.runs.checkpoints import latest_checkpoint
 from toolkit.runs.metrics import MetricsLog
-from toolkit.training.checkpoints import AtomicCheckpoints
-from toolkit.training.logging_callbacks import MetricsLines
+from toolkit.runs.signals import StopSignals
+from toolkit.training.checkpoints import STATE_FILE, AtomicCheckpoints
+from toolkit.training.logging_callbacks import MetricsLines, ProgressLine, StopOnSignal
 
 __all__ = ["fit", "load_full_weights"]
 
@@ -33,14 +34,24 @@ def fit(trainer: Trainer, *, directory: Path, run: RunSpec, resume: bool, label:
         RunFailed: the loss became infinite or NaN.
         Interrupted: a signal ended the run after a checkpoint was written.
     """
+    signals = StopSignals()
     for callback in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(callback)
-    trainer.add_callback(AtomicCheckpoints(directory, run.save_total_limit))
-    trainer.add_callback(MetricsLines(MetricsLog(directory / "metrics.jsonl")))
-    newest = latest_checkpoint(directory) if resume else None
+    for added in (
+        ProgressLine(label),
+        StopOnSignal(signals),
+        AtomicCheckpoints(directory, run.save_total_limit),
+        MetricsLines(MetricsLog(directory / "metrics.jsonl")),
+    ):
+        trainer.add_callback(added)
+    newest = latest_checkpoint(directory, required=[STATE_FILE]) if resume else None
     loaded = newest is not None and load_full_weights(trainer, newest)
-    with _without_name_warnings() if loaded else nullcontext():
+    with signals.installed(), _without_name_warnings() if loaded else nullcontext():
         trainer.train(resume_from_checkpoint=None if newest is None else str(newest))
+    if trainer.state.global_step < trainer.state.max_steps:
+        signals.raise_if_requested(
+            f"stopped at step {trainer.state.global_step} of {trainer.state.max_steps}"
+        )
 
 
 def load_full_weights(trainer: Trainer, checkpoint: Path) -> bool:
