@@ -1,0 +1,192 @@
+"""JSON lines in TRL's vocabulary: prompt rows, prompt/completion rows and preference rows.
+
+Columns: ``prompt`` (text or conversation), ``images`` or ``image`` (a path inside the file's folder, or
+``{"bytes": base64}``), ``completion`` | ``chosen`` and ``rejected`` | ``references`` and ``answers``; optional
+``sample_id``, ``task``, ``image_id``, ``margin``, ``source``. Each reader returns ``(file:line, row)`` pairs,
+appends what is wrong to ``problems`` as ``file:line: …`` and leaves faulty lines out.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from toolkit.data.conversations import completion_text, conversation
+from toolkit.data.files import escaped, read_jsonl, shown
+from toolkit.data.images import resolve_image
+from toolkit.errors import DataError
+from toolkit.records import ImageSource, PreferenceRow, PromptRow, SftRow, Task
+
+__all__ = ["read_preference_rows", "read_prompt_rows", "read_sft_rows"]
+
+Row = TypeVar("Row", PromptRow, SftRow, PreferenceRow)
+
+_OWN_COLUMNS = {"prompt", "image", "images", "references", "answers", "sample_id", "task", "image_id"}
+
+
+def read_prompt_rows(
+    path: Path, problems: list[str], *, images: Path | None = None
+) -> list[tuple[str, PromptRow]]:
+    """Prompts with the ``references`` or ``answers`` they are scored against; other columns go to ``meta``."""
+    return _read(path, problems, images, _prompt_row)
+
+
+def read_sft_rows(path: Path, problems: list[str], *, images: Path | None = None) -> list[tuple[str, SftRow]]:
+    """Prompts with the completion to imitate."""
+    return _read(path, problems, images, _sft_row)
+
+
+def read_preference_rows(
+    path: Path, problems: list[str], *, images: Path | None = None
+) -> list[tuple[str, PreferenceRow]]:
+    """Prompts with two different completions, the first preferred."""
+    return _read(path, problems, images, _preference_row)
+
+
+def _read(
+    path: Path, problems: list[str], images: Path | None, build: Callable[[dict[str, Any], Path, str], Row]
+) -> list[tuple[str, Row]]:
+    folder = path.parent if images is None else images
+    first_line: dict[str, int] = {}
+    rows = []
+    for line, values in read_jsonl(path, problems):
+        where = f"{escaped(path)}:{line}"
+        try:
+            row = build(values, folder, f"{path.name.split('.')[0]}:{line}")
+        except DataError as error:
+            problems.extend(f"{where}: {problem}" for problem in error.problems)
+            continue
+        except ValueError as error:
+            problems.append(f"{where}: {error}")
+            continue
+        if row.sample_id in first_line:
+            earlier = first_line[row.sample_id]
+            problems.append(f"{where}: duplicate sample_id {shown(row.sample_id)} (first in line {earlier})")
+            continue
+        first_line[row.sample_id] = line
+        rows.append((where, row))
+    return rows
+
+
+def _prompt_row(values: dict[str, Any], folder: Path, default_id: str) -> PromptRow:
+    common = _common(values, folder, default_id)
+    references, answers = _texts(values, "references"), _texts(values, "answers")
+    if any(not reference.strip() for reference in references):
+        raise ValueError("'references' holds an empty caption; write it or remove it")
+    if answers and not any(answer.strip() for answer in answers):
+        raise ValueError("'answers' are all empty")
+    image_id = values.get("image_id")
+    if image_id is None:
+        image_id = _first_name(values) or common["sample_id"]
+    if not isinstance(image_id, int | str) or isinstance(image_id, bool):
+        raise ValueError(f"'image_id' is {shown(image_id)}, expected a number or text")
+    meta = {key: value for key, value in values.items() if key not in _OWN_COLUMNS}
+    return PromptRow(**common, image_id=image_id, references=references, answers=answers, meta=meta)
+
+
+def _sft_row(values: dict[str, Any], folder: Path, default_id: str) -> SftRow:
+    _require(values, "completion")
+    text = completion_text(values["completion"], "completion")
+    if not text:
+        raise ValueError("'completion' is empty; write it or remove the row")
+    return SftRow(**_common(values, folder, default_id), completion=text)
+
+
+def _preference_row(values: dict[str, Any], folder: Path, default_id: str) -> PreferenceRow:
+    _require(values, "chosen", "rejected")
+    chosen, rejected = (completion_text(values[name], name) for name in ("chosen", "rejected"))
+    if chosen == rejected:
+        raise ValueError(f"'chosen' and 'rejected' are the same text {shown(chosen)}; remove the row")
+    if not chosen:
+        raise ValueError("'chosen' is empty; expected the preferred completion")
+    source = values.get("source", "unknown")
+    if not isinstance(source, str):
+        raise ValueError(f"'source' is {shown(source)}, expected text")
+    common = _common(values, folder, default_id)
+    return PreferenceRow(**common, chosen=chosen, rejected=rejected, margin=_margin(values), source=source)
+
+
+def _margin(values: dict[str, Any]) -> float | None:
+    margin = values.get("margin")
+    if margin is None:
+        return None
+    if (
+        not isinstance(margin, int | float)
+        or isinstance(margin, bool)
+        or not math.isfinite(margin)
+        or margin < 0
+    ):
+        raise ValueError(f"'margin' is {shown(margin)}, expected a finite number of at least 0, or no margin")
+    return float(margin)
+
+
+def _common(values: dict[str, Any], folder: Path, default_id: str) -> dict[str, Any]:
+    """The columns that every kind of row has."""
+    _require(values, "prompt")
+    images = tuple(_image(value, folder) for value in _image_values(values))
+    sample_id = values.get("sample_id", default_id)
+    if not isinstance(sample_id, int | str) or isinstance(sample_id, bool) or sample_id == "":
+        raise ValueError(f"'sample_id' is {shown(sample_id)}, expected text")
+    return {
+        "sample_id": str(sample_id),
+        "task": _task(values),
+        "prompt": conversation(values["prompt"], images=len(images)),
+        "images": images,
+    }
+
+
+def _require(values: dict[str, Any], *names: str) -> None:
+    missing = [f"'{name}'" for name in names if values.get(name) is None]
+    if missing:
+        raise ValueError(f"no {' and '.join(missing)}; found the columns {', '.join(map(escaped, values))}")
+
+
+def _task(values: dict[str, Any]) -> Task:
+    """The named task; without one, rows with answers are questions and all others captions."""
+    task = values.get("task", "vqa" if values.get("answers") else "caption")
+    if task == "caption":
+        return "caption"
+    if task == "vqa":
+        return "vqa"
+    raise ValueError(f"'task' is {shown(task)}, expected 'caption' or 'vqa'")
+
+
+def _texts(values: dict[str, Any], name: str) -> tuple[str, ...]:
+    texts = values.get(name)
+    if texts is None:
+        return ()
+    if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
+        raise ValueError(f"'{name}' is {shown(texts)}, expected a list of at least one text")
+    return tuple(text.strip() for text in texts)
+
+
+def _image_values(values: dict[str, Any]) -> list[Any]:
+    if values.get("image") is not None and values.get("images") is not None:
+        raise ValueError("both 'image' and 'images'; expected one of them")
+    if values.get("image") is not None:
+        return [values["image"]]
+    images = values.get("images")
+    if images is not None and not isinstance(images, list):
+        raise ValueError(f"'images' is {shown(images)}, expected a list of paths")
+    return images or []
+
+
+def _first_name(values: dict[str, Any]) -> str | None:
+    names = [name for name in _image_values(values) if isinstance(name, str)]
+    return names[0] if names else None
+
+
+def _image(value: Any, folder: Path) -> ImageSource:
+    if isinstance(value, dict) and isinstance(value.get("bytes"), str):
+        try:
+            return base64.b64decode(value["bytes"], validate=True)
+        except binascii.Error as error:
+            raise ValueError(f"image bytes are not base64 ({error})") from None
+    name = value.get("path") if isinstance(value, dict) else value
+    if not isinstance(name, str):
+        raise ValueError(f"image {shown(value)}: expected a path or {{'bytes': base64}}")
+    return resolve_image(folder, name)

@@ -1,0 +1,207 @@
+"""The sources of a recipe turned into rows, with everything that is wrong reported at once.
+
+Order is that of the sources and, within one, that of its file. ``part`` takes the images whose hash falls into it
+(:func:`toolkit.data.splits.part_of`), then ``limit`` the first so many: pictures of a caption source, questions of
+a VQA source, lines of a rows source. Pictures that are used are opened before anything is returned
+(:data:`toolkit.data.image_checks.FULL_CHECK_LIMIT`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+from toolkit.config.schema import CaptionSource, DataSpec, RowsSource, Source, VqaSource
+from toolkit.data.coco import CaptionItem, read_captions
+from toolkit.data.files import escaped
+from toolkit.data.image_checks import image_problems
+from toolkit.data.images import resolve_image
+from toolkit.data.rows import read_preference_rows, read_prompt_rows, read_sft_rows
+from toolkit.data.splits import check_leakage, part_of
+from toolkit.data.vqa import ImageFinder, VqaItem, most_frequent_answer, read_vqa
+from toolkit.errors import DataError
+from toolkit.records import PreferenceRow, PromptRow, SftRow, image_prompt
+
+__all__ = ["load_parts", "load_preference_rows", "load_prompt_rows", "load_sft_rows"]
+
+Row = TypeVar("Row", PromptRow, SftRow, PreferenceRow)
+Item = TypeVar("Item", CaptionItem, VqaItem)
+Placed = list[tuple[str, Row]]
+"""Rows with the place (file and line or id) they come from."""
+
+
+def load_sft_rows(sources: Sequence[Source], root: Path) -> list[SftRow]:
+    """One row for each (image, reference caption), question with its most frequent answer, or completion row.
+
+    Raises:
+        DataError: every problem of every source.
+    """
+    return _load(sources, root, _sft_rows)
+
+
+def load_prompt_rows(sources: Sequence[Source], root: Path) -> list[PromptRow]:
+    """One row for each image with all its references, question with all its answers, or prompt row.
+
+    Raises:
+        DataError: every problem of every source.
+    """
+    return _load(sources, root, _prompt_rows)
+
+
+def load_preference_rows(sources: Sequence[Source], root: Path) -> list[PreferenceRow]:
+    """The preference rows of ``rows`` sources.
+
+    Raises:
+        DataError: every problem of every source; a source of another kind, which holds no preferences.
+    """
+    return _load(sources, root, _preference_rows)
+
+
+def load_parts(
+    data: DataSpec, load: Callable[[Sequence[Source], Path], list[Row]]
+) -> tuple[list[Row], list[Row]]:
+    """The train and val rows of a recipe (val is empty when it names none), checked against each other.
+
+    Args:
+        data: the recipe's ``data``.
+        load: one of the three loaders of this module.
+
+    Raises:
+        DataError: the problems of both parts together, or every picture that is in both.
+    """
+    root = Path(data.root)
+    problems: list[str] = []
+    parts: dict[str, list[Row]] = {"train": [], "val": []}
+    for name, sources in (("train", data.train), ("val", data.val)):
+        try:
+            parts[name] = load(sources, root) if sources else []
+        except DataError as error:
+            problems.extend(error.problems)
+    if problems:
+        raise DataError(f"data of {escaped(root)}", problems)
+    check_leakage(parts)
+    return parts["train"], parts["val"]
+
+
+def _load(
+    sources: Sequence[Source], root: Path, read: Callable[[Source, Path, list[str]], Placed[Row]]
+) -> list[Row]:
+    problems: list[str] = []
+    rows: list[Row] = []
+    places: list[str] = []
+    for number, source in enumerate(sources, start=1):
+        before = len(problems)
+        try:
+            placed = read(source, root, problems)
+        except DataError as error:
+            problems.extend(error.problems)
+            continue
+        if not placed and len(problems) == before:
+            problems.append(_nothing(source, root))
+        rows.extend(_named_apart([row for _, row in placed], rows, number))
+        places.extend(where for where, _ in placed)
+    images = ((where, image) for where, row in zip(places, rows, strict=True) for image in row.images)
+    problems.extend(image_problems(images))
+    if problems:
+        raise DataError(f"data of {escaped(root)}", problems)
+    return rows
+
+
+def _named_apart(new: list[Row], earlier: list[Row], number: int) -> list[Row]:
+    """Sample ids are unique within a file; those that an earlier source also uses get ``@number`` appended."""
+    taken = {row.sample_id for row in earlier}
+    return [
+        replace(row, sample_id=f"{row.sample_id}@{number}") if row.sample_id in taken else row for row in new
+    ]
+
+
+def _nothing(source: Source, root: Path) -> str:
+    name = source.captions if isinstance(source, CaptionSource) else None
+    name = name or (source.questions if isinstance(source, VqaSource) else source.file)  # type: ignore[union-attr]
+    part = "" if isinstance(source, RowsSource) or source.part == "all" else f" in the part '{source.part}'"
+    return f"{escaped(root / name)}: no rows{part}; expected at least one"
+
+
+def _sft_rows(source: Source, root: Path, problems: list[str]) -> Placed[SftRow]:
+    if isinstance(source, RowsSource):
+        return read_sft_rows(root / source.file, problems)[: source.limit]
+    rows: Placed[SftRow] = []
+    for where, row in _prompt_rows(source, root, problems):
+        texts = row.references or (most_frequent_answer(row.answers),)
+        for number, text in enumerate(texts, start=1):
+            sample_id = f"{row.sample_id}/{number}" if row.references else row.sample_id
+            rows.append((where, _completed(row, sample_id, text)))
+    return rows
+
+
+def _completed(row: PromptRow, sample_id: str, text: str) -> SftRow:
+    return SftRow(sample_id=sample_id, task=row.task, prompt=row.prompt, completion=text, images=row.images)
+
+
+def _prompt_rows(source: Source, root: Path, problems: list[str]) -> Placed[PromptRow]:
+    if isinstance(source, RowsSource):
+        return read_prompt_rows(root / source.file, problems)[: source.limit]
+    if isinstance(source, CaptionSource):
+        return _caption_rows(source, root, problems)
+    return _vqa_rows(source, root, problems)
+
+
+def _preference_rows(source: Source, root: Path, problems: list[str]) -> Placed[PreferenceRow]:
+    if isinstance(source, RowsSource):
+        return read_preference_rows(root / source.file, problems)[: source.limit]
+    raise DataError(
+        escaped(root),
+        f"a source of kind '{source.kind}' holds no preferences; expected kind 'rows' with a file of preference rows",
+    )
+
+
+def _caption_rows(source: CaptionSource, root: Path, problems: list[str]) -> Placed[PromptRow]:
+    folder = root / source.images
+    prompt = image_prompt(source.prompt)
+    rows: Placed[PromptRow] = []
+    for item in _selected(read_captions(root / source.captions, problems), source):
+        try:
+            path = resolve_image(folder, item.file_name)
+        except DataError as error:
+            problems.extend(f"{item.where}: {problem}" for problem in error.problems)
+            continue
+        row = PromptRow(
+            sample_id=f"caption/{item.image_id}",
+            task="caption",
+            prompt=prompt,
+            images=(path,),
+            image_id=item.image_id,
+            references=item.captions,
+        )
+        rows.append((item.where, row))
+    return rows
+
+
+def _vqa_rows(source: VqaSource, root: Path, problems: list[str]) -> Placed[PromptRow]:
+    folder = root / source.images
+    finder = ImageFinder(folder)
+    rows: Placed[PromptRow] = []
+    for item in _selected(read_vqa(root / source.questions, root / source.annotations, problems), source):
+        try:
+            path = resolve_image(folder, item.file_name or finder.find(item.image_id))
+        except DataError as error:
+            problems.extend(f"{item.where}: {problem}" for problem in error.problems)
+            continue
+        row = PromptRow(
+            sample_id=f"vqa/{item.question_id}",
+            task="vqa",
+            prompt=image_prompt(item.question + source.suffix),
+            images=(path,),
+            image_id=item.image_id,
+            answers=item.answers,
+            meta=item.meta,
+        )
+        rows.append((item.where, row))
+    return rows
+
+
+def _selected(items: list[Item], source: CaptionSource | VqaSource) -> list[Item]:
+    wanted = [item for item in items if source.part in ("all", part_of(item.image_id))]
+    return wanted[: source.limit]
