@@ -1,5 +1,4 @@
-"""Atomic checkpoints for transformers' ``Trainer``: written to a staging folder, then moved into the run
-folder.
+"""Atomic checkpoints for the transformers ``Trainer``: written to a staging folder, then moved to the run.
 
 Only public hooks of the trainer are used. The trainer believes that its output directory is the staging
 folder; when a checkpoint is complete, ``on_save`` moves it to its place. A process killed at any moment
