@@ -1,0 +1,114 @@
+"""What every stage script does around its own work: recipe, logs, run directory, errors, exit code."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from toolkit.errors import RecipeError, ToolkitError
+from toolkit.runs.directory import RunDirectory
+from toolkit.runs.logging import setup_logging
+from toolkit.runs.offline import quiet_environment
+from toolkit.runs.processes import process_rank
+
+__all__ = ["StageFunction", "guarded", "run_stage", "stage_main"]
+
+StageFunction = Callable[[Any, RunDirectory, bool], None]
+_log = logging.getLogger("vlm_rlhf.stage")
+
+
+def stage_main(stage: str, run: StageFunction, argv: Sequence[str] | None = None) -> int:
+    """Body of ``recipes/<stage>.py``: parse ``RECIPE key=value … [--resume]``, run the stage, return its exit code.
+
+    Args:
+        stage: the stage this script runs; a recipe of another stage is refused.
+        run: called with the recipe, its prepared run directory and whether an earlier run is continued.
+        argv: arguments after the script's name; those of the process by default.
+    """
+    quiet_environment()
+    setup_logging(rank=process_rank())
+    arguments, rest = _parser(stage).parse_known_args(argv)
+
+    def work() -> int:
+        from toolkit.config.loading import load_recipe
+
+        recipe = load_recipe(arguments.recipe, [*arguments.overrides, *rest])
+        if recipe.stage != stage:
+            raise RecipeError(
+                str(arguments.recipe),
+                f"stage: expected '{stage}', found '{recipe.stage}'",
+                remedy=f"vlm-rlhf run {arguments.recipe}",
+            )
+        run_stage(recipe, run, resume=arguments.resume, recipe_path=Path(arguments.recipe))
+        return 0
+
+    return guarded(work, debug=arguments.debug)
+
+
+def run_stage(
+    recipe: Any, run: StageFunction, *, resume: bool = False, recipe_path: Path | None = None
+) -> RunDirectory:
+    """Check the recipe against this machine, prepare its directory, run the stage and mark it finished.
+
+    A finished run that is resumed returns at once. Errors pass through; a start that failed before any result was
+    written leaves no directory behind.
+    """
+    from toolkit.config.checks import check_recipe
+
+    directory = RunDirectory(recipe.run.output_dir)
+    check_recipe(recipe, recipe_path)
+    directory.prepare(recipe, resume=resume, recipe_path=recipe_path)
+    try:
+        if directory.is_finished():
+            _log.info("%s is finished already", directory.path)
+            return directory
+        _log.info("%s → %s", recipe.stage, directory.path)
+        began_s = time.monotonic()
+        with directory.stop.installed():
+            run(recipe, directory, resume)
+        directory.mark_finished(seconds=round(time.monotonic() - began_s, 1))
+        return directory
+    finally:
+        directory.release()
+
+
+def guarded(work: Callable[[], int], *, debug: bool = False) -> int:
+    """Run ``work`` and turn what goes wrong into a message on stderr and an exit code.
+
+    A ``ToolkitError`` is shown without a traceback unless ``debug``; Ctrl-C gives 130. Any other exception is a
+    fault of the program or its libraries: it is shown with its traceback and gives 1.
+    """
+    try:
+        return work()
+    except ToolkitError as error:
+        if debug:
+            logging.getLogger("vlm_rlhf").exception("%s", type(error).__name__)
+        sys.stderr.write(f"error: {error}\n")
+        return error.exit_code
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        return 130
+    except BrokenPipeError:
+        # The reader of stdout went away (``| head``); leave nothing for the interpreter to flush into it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception:
+        logging.getLogger("vlm_rlhf").exception("unexpected error")
+        return 1
+
+
+def _parser(stage: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=f"python -m recipes.{stage}", description=f"Run a {stage} recipe.")
+    parser.add_argument("recipe", metavar="RECIPE", help="a recipe file")
+    parser.add_argument("overrides", metavar="key=value", nargs="*", help="values that replace the recipe's")
+    parser.add_argument(
+        "--resume", action="store_true", help="continue the run in the recipe's output directory"
+    )
+    parser.add_argument("--debug", action="store_true", help="show tracebacks of expected errors too")
+    return parser

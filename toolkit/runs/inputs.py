@@ -1,0 +1,139 @@
+"""Digests of what a run reads: data files, image folders and model weights."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from toolkit.config.schema import (
+    CaptionSource,
+    DataSpec,
+    ModelSpec,
+    Recipe,
+    RowsSource,
+    TestDataSpec,
+    VqaSource,
+)
+
+__all__ = ["file_sha256", "folder_digest", "input_digests", "input_files", "model_facts", "model_specs"]
+
+_FULL_DIGEST_BYTES = 1 << 30
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, as hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def folder_digest(folder: Path) -> dict[str, Any]:
+    """One digest for all files below a folder.
+
+    Returns:
+        ``files``, ``bytes``, ``sha256`` and ``of``: ``contents`` (names and bytes), or ``names and sizes`` for folders
+        of more than 1 GiB, which would take minutes to read.
+    """
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    total = sum(path.stat().st_size for path in files)
+    whole = total <= _FULL_DIGEST_BYTES
+    digest = hashlib.sha256()
+    for path in files:
+        mark = file_sha256(path) if whole else str(path.stat().st_size)
+        digest.update(f"{path.relative_to(folder).as_posix()}\0{mark}\n".encode())
+    return {
+        "files": len(files),
+        "bytes": total,
+        "sha256": digest.hexdigest(),
+        "of": "contents" if whole else "names and sizes",
+    }
+
+
+def input_files(recipe: Recipe) -> tuple[list[Path], list[Path]]:
+    """Data files and image folders a recipe names, whether they exist or not."""
+    files: list[Path] = []
+    folders: list[Path] = []
+    data = getattr(recipe, "data", None)
+    if isinstance(data, DataSpec | TestDataSpec):
+        sources = [*data.train, *data.val] if isinstance(data, DataSpec) else data.test
+        root = Path(data.root)
+        for source in sources:
+            if isinstance(source, RowsSource):
+                files.append(root / source.file)
+                continue
+            folders.append(root / source.images)
+            if isinstance(source, CaptionSource):
+                files.append(root / source.captions)
+            elif isinstance(source, VqaSource):
+                files += [root / source.questions, root / source.annotations]
+        named = [getattr(recipe, "train_references", None), getattr(recipe, "scenes", None)]
+        named += getattr(recipe, "preference_pairs", [])
+        files += [_under(root, name) for name in named if name]
+    return list(dict.fromkeys(files)), list(dict.fromkeys(folders))
+
+
+def input_digests(recipe: Recipe, recipe_path: Path | None) -> dict[str, Any]:
+    """SHA-256 of every input file by path, and a digest of every image folder; missing ones are left out."""
+    files, folders = input_files(recipe)
+    if recipe_path is not None:
+        files.insert(0, recipe_path)
+    found: dict[str, Any] = {str(path): file_sha256(path) for path in files if path.is_file()}
+    found |= {str(folder): folder_digest(folder) for folder in folders if folder.is_dir()}
+    return found
+
+
+def model_specs(value: Any, prefix: str = "") -> Iterator[tuple[str, ModelSpec]]:
+    """Every model a recipe names, with its dotted key."""
+    if isinstance(value, ModelSpec):
+        yield prefix, value
+    elif isinstance(value, BaseModel):
+        for name in type(value).model_fields:
+            yield from model_specs(getattr(value, name), f"{prefix}.{name}" if prefix else name)
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from model_specs(item, f"{prefix}.{index}")
+
+
+def model_facts(recipe: Recipe) -> dict[str, Any]:
+    """Id, revision and weight digests of every model of a recipe; an adapter directory brings its base along."""
+    return {key: _facts(spec.id, spec.revision) for key, spec in model_specs(recipe)}
+
+
+def _facts(name: str, revision: str | None) -> dict[str, Any]:
+    folder = Path(name)
+    facts: dict[str, Any] = {"id": name, "revision": revision}
+    if not folder.is_dir():
+        return facts | {"revision": _cached_commit(name, revision) or revision}
+    facts["weights"] = {path.name: file_sha256(path) for path in sorted(folder.glob("*.safetensors"))}
+    adapter = folder / "adapter_config.json"
+    if adapter.is_file():
+        config = json.loads(adapter.read_text(encoding="utf-8"))
+        base = config.get("base_model_name_or_path")
+        if isinstance(base, str) and base and base != name:
+            facts["base"] = _facts(base, config.get("revision"))
+    return facts
+
+
+def _cached_commit(name: str, revision: str | None) -> str | None:
+    """Commit of a hub model in the local cache, without touching the network."""
+    try:
+        from huggingface_hub import try_to_load_from_cache
+        from huggingface_hub.errors import HFValidationError
+    except ImportError:
+        return None
+    try:
+        path = try_to_load_from_cache(name, "config.json", revision=revision)
+    except HFValidationError:
+        return None
+    return Path(path).parent.name if isinstance(path, str) else None
+
+
+def _under(root: Path, name: str) -> Path:
+    """``name`` below the data root when it is there, otherwise relative to the current directory."""
+    below = root / name
+    return below if os.path.exists(below) else Path(name)
