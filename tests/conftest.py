@@ -58,7 +58,9 @@ def shared_data() -> Path:
     """The folder of larger reference data named by ``VLM_RLHF_TEST_DATA``; the test is skipped without it."""
     value = os.environ.get("VLM_RLHF_TEST_DATA")
     if not value:
-        pytest.skip("VLM_RLHF_TEST_DATA is not set: this test compares with reference data outside the repository")
+        pytest.skip(
+            "VLM_RLHF_TEST_DATA is not set: this test compares with reference data outside the repository"
+        )
     folder = Path(value)
     if not folder.is_dir():
         pytest.fail(f"VLM_RLHF_TEST_DATA={value} is not a folder")

@@ -37,8 +37,12 @@ def test_packages_have_an_init_file_and_data_has_none() -> None:
     for package in _PACKAGES:
         folders = {file.parent for file in (_REPOSITORY / package).rglob("*.py")}
         missing = [str(folder) for folder in sorted(folders) if not (folder / "__init__.py").is_file()]
-        assert not missing, f"folders without __init__.py are left out of tools that follow packages: {missing}"
-    assert not (_REPOSITORY / "data" / "__init__.py").exists(), "an installed package `data` would hide the user's own"
+        assert not missing, (
+            f"folders without __init__.py are left out of tools that follow packages: {missing}"
+        )
+    assert not (_REPOSITORY / "data" / "__init__.py").exists(), (
+        "an installed package `data` would hide the user's own"
+    )
 
 
 def test_the_version_agrees_wherever_it_is_written() -> None:

@@ -23,7 +23,10 @@ def test_names_are_not_looked_up() -> None:
 
 
 def test_loopback_stays_open() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname(), timeout=5):
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        socket.create_connection(server.getsockname(), timeout=5),
+    ):
         connection, _ = server.accept()
         connection.close()
 

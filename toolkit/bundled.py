@@ -1,4 +1,7 @@
-"""Where the files that ship with the toolkit are: ``toolkit/_bundled/`` in an installed wheel, ``data/`` in a checkout."""
+"""Where the files that ship with the toolkit are.
+
+In an installed wheel that is ``toolkit/_bundled/``, in a checkout (also an editable install of it) ``data/``.
+"""
 
 from __future__ import annotations
 
