@@ -13,12 +13,24 @@ __all__ = ["BAD_ENDINGS", "BadEndingReward", "LengthReward", "RepetitionReward"]
 
 # Words an English caption does not end with: the trace of a policy that was paid for n-grams, not sentences
 # (the "bad endings" that self-critical training on CIDEr is known for, Guo et al. 2018, section 4).
-BAD_ENDINGS = frozenset(
-    ["a", "an", "the", "some", "this", "that", "these", "those", "his", "her", "its", "their"]
-    + ["of", "on", "in", "at", "with", "to", "for", "from", "by", "near", "next", "behind", "between"]
-    + ["under", "over", "into", "onto", "and", "or", "as", "while", "is", "are", "was", "were", "has", "have"]
+_OPENERS = ("a", "an", "the", "some", "this", "that", "these", "those", "his", "her", "its", "their")
+_PREPOSITIONS = (
+    "of",
+    "on",
+    "in",
+    "at",
+    "with",
+    "to",
+    "for",
+    "from",
+    "by",
+    "near",
+    "next",
+    "behind",
+    "between",
 )
-)
+_CONNECTORS = ("under", "over", "into", "onto", "and", "or", "as", "while", "is", "are", "was", "were", "has")
+BAD_ENDINGS = frozenset({*_OPENERS, *_PREPOSITIONS, *_CONNECTORS})
 
 
 class LengthReward:
