@@ -16,26 +16,38 @@ from accelerate import PartialState
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from toolkit.runs.atomic import atomic_directory
-from toolkit.runs.checkpoints import prune
+from toolkit.runs.checkpoints import checkpoints
+from toolkit.runs.directory import RunDirectory
 
-__all__ = ["STATE_FILE", "AtomicCheckpoints"]
+__all__ = ["AtomicCheckpoints", "resumable_checkpoint"]
 
 STATE_FILE = "trainer_state.json"
 """The file without which a folder is no checkpoint of transformers' ``Trainer``."""
 
 
+def resumable_checkpoint(directory: RunDirectory) -> Path | None:
+    """The newest complete checkpoint of a run that has steps left to do, or None."""
+    for path in reversed(checkpoints(directory.path, required=[STATE_FILE])):
+        state = TrainerState.load_from_json(str(path / STATE_FILE))
+        if state.global_step < state.max_steps:
+            return path
+    return None
+
+
 class AtomicCheckpoints(TrainerCallback):
-    """Moves finished checkpoints from the trainer's output directory to ``directory`` and prunes old ones.
+    """Moves finished checkpoints from the trainer's output directory to the run and prunes old ones.
 
     It also makes the trainer log whenever it saves: the logged loss is a mean since the last log line, and
-    without that a resumed run would average over other steps than the uninterrupted one.
+    without that a resumed run would average over other steps than the uninterrupted one. The last step gets no
+    checkpoint (``final/`` follows at once), unless the best one is wanted at the end: resumed from there, the
+    trainer would run one step too many.
 
     Args:
         directory: the run directory.
         keep: how many checkpoints stay, the best one (if evaluated) among them.
     """
 
-    def __init__(self, directory: Path, keep: int) -> None:
+    def __init__(self, directory: RunDirectory, keep: int) -> None:
         self.directory = directory
         self.keep = keep
 
@@ -50,7 +62,9 @@ class AtomicCheckpoints(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Log at every save."""
+        """Log at every save; no save at the end."""
+        if state.global_step >= state.max_steps and not args.load_best_model_at_end:
+            control.should_save = False
         if control.should_save:
             control.should_log = True
 
@@ -59,8 +73,8 @@ class AtomicCheckpoints(TrainerCallback):
     ) -> None:
         """Move the checkpoint that was just written to its place."""
         PartialState().wait_for_everyone()
-        name = f"checkpoint-{state.global_step}"
-        written, place = Path(args.output_dir) / name, self.directory / name
+        place = self.directory.checkpoint_path(state.global_step)
+        written = Path(args.output_dir) / place.name
         if state.best_model_checkpoint == str(written):
             state.best_model_checkpoint = str(place)
         if state.is_world_process_zero:
@@ -69,7 +83,7 @@ class AtomicCheckpoints(TrainerCallback):
                 for child in written.iterdir():
                     os.replace(child, temporary / child.name)
             best = None if state.best_model_checkpoint is None else Path(state.best_model_checkpoint)
-            prune(self.directory, self.keep, keep=best)
+            self.directory.prune_checkpoints(self.keep, keep=best)
         PartialState().wait_for_everyone()
 
     def on_train_end(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +13,7 @@ from toolkit.config.schema import RunSpec
 from toolkit.data.datasets import preference_dataset
 from toolkit.errors import RunFailed, UsageError
 from toolkit.records import PreferenceRow
+from toolkit.runs.directory import RunDirectory
 from toolkit.training.arguments import trainer_arguments
 from toolkit.training.precision import keeping_trainable_dtype
 from toolkit.training.running import fit
@@ -31,13 +31,13 @@ def train_dpo(
     rows: Sequence[PreferenceRow],
     val_rows: Sequence[PreferenceRow],
     *,
-    directory: Path,
+    directory: RunDirectory,
     run: RunSpec,
     trainer_options: Mapping[str, Any],
     gradient_checkpointing: bool = False,
     resume: bool = False,
 ) -> None:
-    """Train the adapter ``default`` on pairs against a frozen copy of itself, and write ``directory/final``.
+    """Train the adapter ``default`` on pairs against a frozen copy of itself, and write ``directory.final``.
 
     The loss is that of Rafailov et al. 2023, or of ``trainer_options`` (``loss_type``, ``loss_weights``,
     ``beta``, …). The reference is a frozen adapter ``ref`` that equals the policy before the first step,
@@ -48,7 +48,7 @@ def train_dpo(
         processor: its processor, with chat template.
         rows: pairs to train on; images are decoded when a batch is made.
         val_rows: pairs for the validation loss and accuracy; may be empty.
-        directory: the run directory; gets ``metrics.jsonl``, ``checkpoint-<step>/`` and ``final/``.
+        directory: the run; gets ``metrics.jsonl``, ``checkpoint-<step>/`` and ``final/``.
         run: seed and intervals in optimizer steps.
         trainer_options: the recipe's ``trainer:`` block, keys of ``trl.DPOConfig``.
         gradient_checkpointing: recompute activations (non-reentrant) to save memory.
@@ -67,7 +67,7 @@ def train_dpo(
         )
     arguments = trainer_arguments(
         DPOConfig,
-        directory=directory,
+        directory=directory.path,
         run=run,
         options=trainer_options,
         gradient_checkpointing=gradient_checkpointing,
@@ -84,7 +84,7 @@ def train_dpo(
         )
     _copy_policy_to_reference(model)
     fit(trainer, directory=directory, run=run, resume=resume, label="dpo")
-    save_final(trainer, processor, directory)
+    save_final(trainer, processor, directory.final)
 
 
 def _copy_policy_to_reference(model: PeftModel) -> None:

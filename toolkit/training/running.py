@@ -11,21 +11,19 @@ from transformers import PreTrainedModel, Trainer
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from toolkit.config.schema import RunSpec
-from toolkit.runs.checkpoints import latest_checkpoint
-from toolkit.runs.metrics import MetricsLog
-from toolkit.runs.signals import StopSignals
-from toolkit.training.checkpoints import STATE_FILE, AtomicCheckpoints
+from toolkit.runs.directory import RunDirectory
+from toolkit.training.checkpoints import AtomicCheckpoints, resumable_checkpoint
 from toolkit.training.logging_callbacks import MetricsLines, ProgressLine, StopOnSignal
 
 __all__ = ["fit", "load_full_weights"]
 
 
-def fit(trainer: Trainer, *, directory: Path, run: RunSpec, resume: bool, label: str) -> None:
-    """Train, with lines in ``directory/metrics.jsonl`` and atomic checkpoints in ``directory``.
+def fit(trainer: Trainer, *, directory: RunDirectory, run: RunSpec, resume: bool, label: str) -> None:
+    """Train, with lines in the run's ``metrics.jsonl`` and atomic checkpoints in its folder.
 
     Args:
-        trainer: built with ``trainer_arguments`` for the same ``directory``.
-        directory: the run directory.
+        trainer: built with ``trainer_arguments`` for the same folder.
+        directory: the run; its ``stop`` flag is asked after every step.
         run: intervals and how many checkpoints stay.
         resume: go on from the newest checkpoint, exactly; without one, start from the beginning.
         label: name of the stage on the progress line.
@@ -34,24 +32,22 @@ def fit(trainer: Trainer, *, directory: Path, run: RunSpec, resume: bool, label:
         RunFailed: the loss became infinite or NaN.
         Interrupted: a signal ended the run after a checkpoint was written.
     """
-    signals = StopSignals()
     for callback in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(callback)
     for added in (
         ProgressLine(label),
-        StopOnSignal(signals),
+        StopOnSignal(directory.stop),
         AtomicCheckpoints(directory, run.save_total_limit),
-        MetricsLines(MetricsLog(directory / "metrics.jsonl")),
+        MetricsLines(directory.metrics),
     ):
         trainer.add_callback(added)
-    newest = latest_checkpoint(directory, required=[STATE_FILE]) if resume else None
+    newest = resumable_checkpoint(directory) if resume else None
     loaded = newest is not None and load_full_weights(trainer, newest)
-    with signals.installed(), _without_name_warnings() if loaded else nullcontext():
+    with _without_name_warnings() if loaded else nullcontext():
         trainer.train(resume_from_checkpoint=None if newest is None else str(newest))
-    if trainer.state.global_step < trainer.state.max_steps:
-        signals.raise_if_requested(
-            f"stopped at step {trainer.state.global_step} of {trainer.state.max_steps}"
-        )
+    step, last = trainer.state.global_step, trainer.state.max_steps
+    if step < last:
+        directory.stop.raise_if_requested(f"stopped after step {step} of {last}; --resume goes on from there")
 
 
 def load_full_weights(trainer: Trainer, checkpoint: Path) -> bool:

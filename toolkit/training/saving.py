@@ -13,17 +13,13 @@ from toolkit.runs.atomic import atomic_directory
 __all__ = ["save_final"]
 
 
-def save_final(trainer: Trainer, processor: Any, directory: Path) -> Path:
-    """Write the trained adapter (or full model) and the processor to ``directory/final``, atomically.
+def save_final(trainer: Trainer, processor: Any, final: Path) -> None:
+    """Write the trained adapter (or full model) and the processor to the folder ``final``, atomically.
 
     The folder loads with plain transformers and peft: ``AutoProcessor.from_pretrained(final)`` and
     ``PeftModel.from_pretrained(base, final)`` or ``AutoModelForImageTextToText.from_pretrained(final)``. It
     holds no pickle. Under DeepSpeed the weights are gathered on every process and written by the first.
-
-    Returns:
-        The path of ``final``.
     """
-    final = directory / "final"
     model = trainer.accelerator.unwrap_model(trainer.model)
     state = (
         trainer.accelerator.get_state_dict(trainer.model_wrapped) if trainer.is_deepspeed_enabled else None
@@ -36,4 +32,3 @@ def save_final(trainer: Trainer, processor: Any, directory: Path) -> Path:
             model.save_pretrained(staging, **options)
             processor.save_pretrained(staging)
     trainer.accelerator.wait_for_everyone()
-    return final

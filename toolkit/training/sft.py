@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from trl import SFTConfig, SFTTrainer
@@ -11,6 +10,7 @@ from trl import SFTConfig, SFTTrainer
 from toolkit.config.schema import RunSpec
 from toolkit.data.datasets import sft_dataset
 from toolkit.records import SftRow
+from toolkit.runs.directory import RunDirectory
 from toolkit.training.arguments import trainer_arguments
 from toolkit.training.precision import keeping_trainable_dtype
 from toolkit.training.running import fit
@@ -25,13 +25,13 @@ def train_sft(
     rows: Sequence[SftRow],
     val_rows: Sequence[SftRow],
     *,
-    directory: Path,
+    directory: RunDirectory,
     run: RunSpec,
     trainer_options: Mapping[str, Any],
     gradient_checkpointing: bool = False,
     resume: bool = False,
 ) -> None:
-    """Train on the completions only and write ``directory/final``.
+    """Train on the completions only and write ``directory.final``.
 
     Serves full training (all weights of ``model`` train) and QLoRA (``model`` is a ``PeftModel`` whose
     adapter ``default`` trains on a quantised base). Adapters keep their dtype: TRL would cast those of a
@@ -43,7 +43,7 @@ def train_sft(
         processor: its processor, with chat template.
         rows: training rows; images are decoded when a batch is made.
         val_rows: rows of the validation loss, evaluated every ``run.eval_every_steps``; may be empty.
-        directory: the run directory; gets ``metrics.jsonl``, ``checkpoint-<step>/`` and ``final/``.
+        directory: the run; gets ``metrics.jsonl``, ``checkpoint-<step>/`` and ``final/``.
         run: seed and intervals in optimizer steps.
         trainer_options: the recipe's ``trainer:`` block, keys of ``trl.SFTConfig``.
         gradient_checkpointing: recompute activations (non-reentrant) to save memory.
@@ -56,7 +56,7 @@ def train_sft(
     """
     arguments = trainer_arguments(
         SFTConfig,
-        directory=directory,
+        directory=directory.path,
         run=run,
         options=trainer_options,
         gradient_checkpointing=gradient_checkpointing,
@@ -72,4 +72,4 @@ def train_sft(
             processing_class=processor,
         )
     fit(trainer, directory=directory, run=run, resume=resume, label="sft")
-    save_final(trainer, processor, directory)
+    save_final(trainer, processor, directory.final)
