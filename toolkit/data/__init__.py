@@ -1,1 +1,1 @@
-"""Reading and checking of images, captions, questions and preference rows. Nothing here imports torch at import."""
+"""Reading and checking of images, captions, questions and preference rows; importing it loads no torch."""

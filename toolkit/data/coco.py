@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from toolkit.data.files import escaped, read_json, read_jsonl, shown
+from toolkit.data.files import escaped, is_id, read_json, read_jsonl, shown
 from toolkit.errors import DataError
 
 __all__ = ["CaptionItem", "read_captions"]
@@ -15,7 +15,7 @@ __all__ = ["CaptionItem", "read_captions"]
 
 @dataclass(frozen=True, slots=True)
 class CaptionItem:
-    """A picture and its reference captions (at least one, stripped). ``where`` says which entry of the file."""
+    """A picture and its reference captions (at least one, stripped); ``where`` names its entry in the file."""
 
     image_id: int | str
     file_name: str
@@ -24,7 +24,7 @@ class CaptionItem:
 
 
 def read_captions(path: Path, problems: list[str]) -> list[CaptionItem]:
-    """The pictures of a caption file, in its order. Faulty entries are described in ``problems`` and left out.
+    """The pictures of a caption file, in its order; faulty entries go to ``problems`` and are left out.
 
     Formats, told apart by their shape, ``.json`` or ``.jsonl``, each also as ``.gz``:
     COCO's ``{"images": [{"id", "file_name"}], "annotations": [{"image_id", "caption"}]}``;
@@ -48,8 +48,8 @@ def read_captions(path: Path, problems: list[str]) -> list[CaptionItem]:
         return _unique(_from_rows(rows, problems), problems)
     raise DataError(
         escaped(path),
-        f"{escaped(path)}: not a caption file: expected COCO annotations, {{file name: [captions]}} or rows with "
-        "image_id, file_name and captions",
+        f"{escaped(path)}: not a caption file: expected COCO annotations, {{file name: [captions]}} or rows "
+        "with image_id, file_name and captions",
         remedy="convert the file to one of these",
     )
 
@@ -59,7 +59,7 @@ def _from_coco(path: Path, value: Mapping[str, Any], problems: list[str]) -> lis
     for number, entry in enumerate(_entries(value, "images", path, problems), start=1):
         where = f"{escaped(path)}: images entry {number}"
         image_id = entry.get("id")
-        if not _is_id(image_id):
+        if not is_id(image_id):
             problems.append(f"{where}: 'id' is {shown(image_id)}, expected a number or text")
         elif image_id in images:
             problems.append(f"{where}: duplicate image id {shown(image_id)}; keep one entry for each picture")
@@ -68,7 +68,7 @@ def _from_coco(path: Path, value: Mapping[str, Any], problems: list[str]) -> lis
     texts: dict[int | str, list[Any]] = {image_id: [] for image_id in images}
     for number, entry in enumerate(_entries(value, "annotations", path, problems), start=1):
         image_id = entry.get("image_id")
-        if _is_id(image_id) and image_id in texts:
+        if is_id(image_id) and image_id in texts:
             texts[image_id].append(entry.get("caption"))
         else:
             problems.append(
@@ -101,7 +101,7 @@ def _from_rows(rows: list[tuple[str, Any]], problems: list[str]) -> Iterable[Cap
             problems.append(f"{where}: expected an object, found {shown(row)}")
             continue
         image_id = row.get("image_id")
-        if not _is_id(image_id):
+        if not is_id(image_id):
             problems.append(f"{where}: 'image_id' is {shown(image_id)}, expected a number or text")
             continue
         name = row.get("file_name", image_id if isinstance(image_id, str) else None)
@@ -138,7 +138,3 @@ def _unique(items: Iterable[CaptionItem], problems: list[str]) -> list[CaptionIt
         else:
             first[item.image_id] = item
     return list(first.values())
-
-
-def _is_id(value: Any) -> bool:
-    return isinstance(value, int | str) and not isinstance(value, bool) and value != ""

@@ -1,4 +1,4 @@
-"""Prompts and completions as users write them, brought to one form: messages whose content is a list of blocks."""
+"""Prompts and completions as users write them, brought to one form: messages of content blocks."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _ROLES = ("system", "user", "assistant")
 def conversation(prompt: Any, *, images: int) -> list[dict[str, Any]]:
     """``prompt`` as a conversation with exactly ``images`` picture placeholders.
 
-    A string becomes one user message, placeholders first. Where no message has a placeholder, they are put in front
-    of the first user message, as TRL does.
+    A string becomes one user message, placeholders first. Where no message has a placeholder, they are put in
+    front of the first user message, as TRL does.
 
     Raises:
-        ValueError: no text or messages, an unknown role or block, the last message is not the user's, or the number
-            of placeholders is not ``images``.
+        ValueError: no text or messages, an unknown role or block, the last message is not the user's, or the
+            number of placeholders is not ``images``.
     """
     if isinstance(prompt, str):
         if not prompt.strip():

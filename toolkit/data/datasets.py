@@ -1,8 +1,8 @@
 """Rows as ``datasets.Dataset`` in TRL's vocabulary. Pictures stay paths or bytes until a row is read.
 
-TRL's vision collators look for ``prompt`` with ``completion`` or with ``chosen`` and ``rejected``, and for a list
-``images`` of PIL pictures. A transform of the dataset decodes them on access with our own ``load_image``, so that
-orientation, transparency and every PIL mode are treated alike in all stages.
+TRL's vision collators look for ``prompt`` with ``completion`` or with ``chosen`` and ``rejected``, and for a
+list ``images`` of PIL pictures. A transform of the dataset decodes them on access with our own ``load_image``,
+so that orientation, transparency and every PIL mode are treated alike in all stages.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ __all__ = ["preference_dataset", "sft_dataset"]
 
 
 def sft_dataset(rows: Sequence[SftRow]) -> Dataset:
-    """Columns ``prompt``, ``completion`` (conversations), ``images`` (list of RGB pictures), ``sample_id``, ``task``."""
+    """Columns ``prompt`` and ``completion`` (conversations), ``images`` (RGB pictures), ``sample_id``, ``task``."""
     columns = {"completion": [_answer(row.completion) for row in rows]}
     return _dataset(rows, columns, {"completion": _conversation_feature()})
 
 
 def preference_dataset(rows: Sequence[PreferenceRow]) -> Dataset:
-    """As :func:`sft_dataset` with ``chosen``, ``rejected``, ``margin`` (None where unknown) and ``source``."""
+    """As :func:`sft_dataset`, with ``chosen``, ``rejected``, ``margin`` (or None) and ``source``."""
     from datasets import Value
 
-    columns = {
+    columns: dict[str, list[Any]] = {
         "chosen": [_answer(row.chosen) for row in rows],
         "rejected": [_answer(row.rejected) for row in rows],
         "margin": [row.margin for row in rows],
@@ -84,7 +84,7 @@ def _encoded(image: ImageSource) -> dict[str, Any]:
 
 
 def _decoded(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
-    """A batch of columns as TRL's collators expect it; a module-level function, so that workers can pickle it."""
+    """A batch as TRL's collators expect it; a module-level function, so that data workers can pickle it."""
     decoded = dict(batch)
     for name in {"prompt", "completion", "chosen", "rejected"} & batch.keys():
         decoded[name] = [_without_gaps(conversation) for conversation in batch[name]]

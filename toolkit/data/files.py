@@ -6,11 +6,11 @@ import gzip
 import json
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from toolkit.errors import DataError
 
-__all__ = ["escaped", "read_json", "read_jsonl", "shown"]
+__all__ = ["escaped", "is_id", "read_json", "read_jsonl", "shown"]
 
 
 class _RepeatedKey(ValueError):
@@ -18,7 +18,7 @@ class _RepeatedKey(ValueError):
 
 
 def escaped(text: object) -> str:
-    r"""``text`` with every control or unprintable character written as an escape (``\n``, ``\x1b``, ``\u202e``)."""
+    r"""``text`` with every control or unprintable character as an escape (``\n``, ``\x1b``, ``\u202e``)."""
     characters = (c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in str(text))
     return "".join(characters)
 
@@ -27,6 +27,11 @@ def shown(text: object, *, limit: int = 60) -> str:
     """``text`` quoted for a message: unprintable characters escaped, cut to ``limit`` characters."""
     plain = escaped(text)
     return f"'{plain}'" if len(plain) <= limit else f"'{plain[: limit - 1]}…'"
+
+
+def is_id(value: object) -> TypeGuard[int | str]:
+    """Whether a JSON value can name a picture or a sample: a whole number or non-empty text."""
+    return isinstance(value, int | str) and not isinstance(value, bool) and value != ""
 
 
 def read_json(path: Path) -> Any:
@@ -49,7 +54,7 @@ def read_json(path: Path) -> Any:
 
 
 def read_jsonl(path: Path, problems: list[str]) -> list[tuple[int, dict[str, Any]]]:
-    """The objects of a ``.jsonl`` or ``.jsonl.gz`` file with their line numbers (from 1); blank lines hold no row.
+    """The objects of a ``.jsonl`` or ``.jsonl.gz`` file with their line numbers; blank lines hold no row.
 
     A line that is not one JSON object is appended to ``problems`` as ``file:line: …`` and left out, so that
     the caller can report it together with what is wrong in other lines.

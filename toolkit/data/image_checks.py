@@ -10,6 +10,7 @@ from pathlib import Path
 from toolkit.data.files import escaped
 from toolkit.data.images import check_image
 from toolkit.records import ImageSource
+from toolkit.runs.progress import progress
 
 __all__ = ["FULL_CHECK_LIMIT", "image_problems"]
 
@@ -17,13 +18,15 @@ FULL_CHECK_LIMIT = 20_000
 """Up to this many distinct pictures a stage decodes each of them once before it starts; with more it looks at
 header, size and end marker of each. ``vlm-rlhf data check`` always decodes."""
 
+_SHOWN_FROM = 2_000  # fewer pictures take under two seconds
+
 
 def image_problems(images: Iterable[tuple[str, ImageSource]], *, full: bool | None = None) -> list[str]:
     """What is wrong with pictures, one line each, in the order given: ``where: path: problem``.
 
     Args:
-        images: pairs of the place that names the picture (``file:line``, image id) and the picture. A path named
-            in several places is opened once and reported at the first.
+        images: pairs of the place that names the picture (``file:line``, image id) and the picture. A path
+            named in several places is opened once and reported at the first.
         full: decode every pixel; by default only up to ``FULL_CHECK_LIMIT`` distinct pictures.
     """
     places: dict[ImageSource, str] = {}
@@ -43,7 +46,10 @@ def _checked(sources: list[ImageSource], full: bool) -> list[str | None]:
     if len(sources) < 64 or workers == 1:
         return [check_image(source, full=full) for source in sources]
     with ThreadPoolExecutor(max_workers=workers) as pool:
-        return list(pool.map(lambda source: check_image(source, full=full), sources, chunksize=32))
+        found = pool.map(lambda source: check_image(source, full=full), sources)
+        return list(
+            progress(found, len(sources), "checking pictures") if len(sources) >= _SHOWN_FROM else found
+        )
 
 
 def _named(source: ImageSource) -> str:

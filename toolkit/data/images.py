@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from io import BytesIO
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import cast
 
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageCms, ImageMath, ImageOps
 
 from toolkit.data.files import escaped, shown
 from toolkit.errors import DataError
@@ -17,6 +20,22 @@ MAX_PIXELS = 50_000_000
 """Width times height above which a picture is refused (50 megapixels)."""
 
 _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
+# What PIL's plugins raise on damaged files, beside OSError.
+_DAMAGE = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    struct.error,
+    zlib.error,
+)
 _REMEDY = "replace the file, or remove its rows"
 
 
@@ -24,7 +43,7 @@ def resolve_image(root_of_data_file: Path, name: str) -> Path:
     """The real path of picture ``name`` of a data file that lies in ``root_of_data_file``. Need not exist.
 
     Raises:
-        DataError: the name is empty or absolute, contains ``..``, or leads out of the folder through a symlink.
+        DataError: the name is empty, absolute, contains ``..``, or leads out of the folder through a symlink.
     """
     problem = _name_problem(name)
     folder = root_of_data_file.resolve()
@@ -57,9 +76,9 @@ def _name_problem(name: str) -> str | None:
 def load_image(source: ImageSource) -> Image.Image:
     """The picture as RGB, upright.
 
-    EXIF orientation is applied; of an animation the first frame is taken; transparent parts become white; palettes,
-    grey, 16-bit, CMYK, Lab and all other PIL modes become 8-bit RGB. An orientation that cannot be read counts as
-    upright.
+    EXIF orientation is applied; of an animation the first frame is taken; transparent parts become white;
+    palettes, grey, 16-bit, CMYK, Lab and all other PIL modes become 8-bit RGB. An orientation that cannot be
+    read counts as upright.
 
     Raises:
         DataError: missing, truncated, not an image, or more than ``MAX_PIXELS``.
@@ -79,8 +98,8 @@ def check_image(source: ImageSource, *, full: bool = True) -> str | None:
 
     Args:
         source: path or encoded bytes.
-        full: decode every pixel. Otherwise header, size and end marker are looked at, which finds every missing,
-            foreign, oversized or truncated file but not damage in the middle.
+        full: decode every pixel. Otherwise header, size and end marker are looked at, which finds every
+            missing, foreign, oversized or truncated file but not damage in the middle.
     """
     opened, problem = _opened(source)
     if opened is None:
@@ -103,7 +122,7 @@ def _opened(source: ImageSource) -> tuple[Image.Image | None, str | None]:
         return None, f"over {MAX_PIXELS // 1_000_000} megapixels; scale it down"
     except Image.UnidentifiedImageError:
         return None, "not an image file (expected PNG, JPEG, WebP, GIF, TIFF or BMP)"
-    except Exception as error:  # plugins of PIL raise whatever a damaged header makes them raise
+    except _DAMAGE as error:
         return None, f"cannot be read ({escaped(error)})"
     width, height = image.size
     if width * height > MAX_PIXELS:
@@ -120,7 +139,7 @@ def _opened(source: ImageSource) -> tuple[Image.Image | None, str | None]:
 def _decoding_problem(image: Image.Image) -> str | None:
     try:
         image.load()
-    except Exception as error:  # as above: OSError, SyntaxError, struct.error, zlib.error, IndexError, ...
+    except _DAMAGE as error:
         return f"truncated or damaged image ({escaped(error)})"
     return None
 
@@ -141,13 +160,13 @@ def _ends_properly(image: Image.Image, source: ImageSource) -> bool:
 def _upright(image: Image.Image) -> Image.Image:
     try:
         return ImageOps.exif_transpose(image)
-    except Exception:  # damaged EXIF block: the pixels are fine, so the picture is taken as it lies
+    except _DAMAGE:  # a broken EXIF block; the pixels are fine
         return image
 
 
 def _rgb(image: Image.Image) -> Image.Image:
     """8-bit RGB of any mode, transparency laid on white."""
-    if image.mode in _SIXTEEN_BIT or image.mode in ("I", "F"):
+    if image.mode in (*_SIXTEEN_BIT, "I", "F"):
         image = _eight_bit(image)
     if image.mode == "LAB":
         lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
@@ -163,23 +182,30 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:
-    """Grey 0..255 of a 16-bit, 32-bit or float picture.
+    """Grey (L, or LA where one value counts as transparent) of a 16-bit, 32-bit or float picture.
 
     16-bit values are divided by 257. 32-bit and float values are kept when within 0..255 (floats within 0..1 are
     multiplied by 255), divided by 257 when within 0..65535, and otherwise stretched from their extremes.
     """
-    values = image.convert("F") if image.mode in ("I", "F") else image.convert("I").convert("F")
-    low, high = values.getextrema()
-    if image.mode in _SIXTEEN_BIT:
-        scale, offset = 1 / 257, 0.0
-    elif image.mode == "F" and low >= 0 and high <= 1:
-        scale, offset = 255.0, 0.0
-    elif low >= 0 and high <= 255:
-        scale, offset = 1.0, 0.0
-    elif low >= 0 and high <= 65535:
-        scale, offset = 1 / 257, 0.0
-    else:
-        scale = 255 / (high - low) if high > low else 0.0
-        offset = -low * scale
+    values = image.convert("I").convert("F") if image.mode in _SIXTEEN_BIT else image.convert("F")
+    low, high = cast("tuple[float, float]", values.getextrema())
+    scale, offset = _range(image.mode, low, high)
     grey = values.point(lambda value: value * scale + (offset + 0.5)).convert("L")
+    key = image.info.get("transparency")
+    grey.info.pop("transparency", None)
+    if isinstance(key, int) and image.mode in _SIXTEEN_BIT:
+        opaque = ImageMath.lambda_eval(lambda a: a["notequal"](a["v"], key) * 255, v=image.convert("I"))
+        return Image.merge("LA", (grey, opaque.convert("L")))
     return grey
+
+
+def _range(mode: str, low: float, high: float) -> tuple[float, float]:
+    """Factor and offset that bring values of the extremes ``low`` and ``high`` to 0..255."""
+    if mode in _SIXTEEN_BIT:
+        return 1 / 257, 0.0
+    if low < 0 or high > 65535:
+        scale = 255 / (high - low) if high > low else 0.0
+        return scale, -low * scale
+    if mode == "F" and high <= 1:
+        return 255.0, 0.0
+    return (1.0, 0.0) if high <= 255 else (1 / 257, 0.0)

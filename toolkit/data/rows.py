@@ -1,9 +1,9 @@
 """JSON lines in TRL's vocabulary: prompt rows, prompt/completion rows and preference rows.
 
 Columns: ``prompt`` (text or conversation), ``images`` or ``image`` (a path inside the file's folder, or
-``{"bytes": base64}``), ``completion`` | ``chosen`` and ``rejected`` | ``references`` and ``answers``; optional
-``sample_id``, ``task``, ``image_id``, ``margin``, ``source``. Each reader returns ``(file:line, row)`` pairs,
-appends what is wrong to ``problems`` as ``file:line: …`` and leaves faulty lines out.
+``{"bytes": base64}``), ``completion`` | ``chosen`` and ``rejected`` | ``references`` and ``answers``;
+optional ``sample_id``, ``task``, ``image_id``, ``margin``, ``source``. Each reader returns ``(file:line, row)``
+pairs, appends what is wrong to ``problems`` as ``file:line: …`` and leaves faulty lines out.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from toolkit.data.conversations import completion_text, conversation
-from toolkit.data.files import escaped, read_jsonl, shown
+from toolkit.data.files import escaped, is_id, read_jsonl, shown
 from toolkit.data.images import resolve_image
 from toolkit.errors import DataError
 from toolkit.records import ImageSource, PreferenceRow, PromptRow, SftRow, Task
@@ -28,35 +28,30 @@ Row = TypeVar("Row", PromptRow, SftRow, PreferenceRow)
 _OWN_COLUMNS = {"prompt", "image", "images", "references", "answers", "sample_id", "task", "image_id"}
 
 
-def read_prompt_rows(
-    path: Path, problems: list[str], *, images: Path | None = None
-) -> list[tuple[str, PromptRow]]:
-    """Prompts with the ``references`` or ``answers`` they are scored against; other columns go to ``meta``."""
-    return _read(path, problems, images, _prompt_row)
+def read_prompt_rows(path: Path, problems: list[str]) -> list[tuple[str, PromptRow]]:
+    """Prompts with the ``references`` or ``answers`` they are scored by; other columns go to ``meta``."""
+    return _read(path, problems, _prompt_row)
 
 
-def read_sft_rows(path: Path, problems: list[str], *, images: Path | None = None) -> list[tuple[str, SftRow]]:
+def read_sft_rows(path: Path, problems: list[str]) -> list[tuple[str, SftRow]]:
     """Prompts with the completion to imitate."""
-    return _read(path, problems, images, _sft_row)
+    return _read(path, problems, _sft_row)
 
 
-def read_preference_rows(
-    path: Path, problems: list[str], *, images: Path | None = None
-) -> list[tuple[str, PreferenceRow]]:
+def read_preference_rows(path: Path, problems: list[str]) -> list[tuple[str, PreferenceRow]]:
     """Prompts with two different completions, the first preferred."""
-    return _read(path, problems, images, _preference_row)
+    return _read(path, problems, _preference_row)
 
 
 def _read(
-    path: Path, problems: list[str], images: Path | None, build: Callable[[dict[str, Any], Path, str], Row]
+    path: Path, problems: list[str], build: Callable[[dict[str, Any], Path, str], Row]
 ) -> list[tuple[str, Row]]:
-    folder = path.parent if images is None else images
     first_line: dict[str, int] = {}
     rows = []
     for line, values in read_jsonl(path, problems):
         where = f"{escaped(path)}:{line}"
         try:
-            row = build(values, folder, f"{path.name.split('.')[0]}:{line}")
+            row = build(values, path.parent, f"{path.name.split('.')[0]}:{line}")
         except DataError as error:
             problems.extend(f"{where}: {problem}" for problem in error.problems)
             continue
@@ -82,7 +77,7 @@ def _prompt_row(values: dict[str, Any], folder: Path, default_id: str) -> Prompt
     image_id = values.get("image_id")
     if image_id is None:
         image_id = _first_name(values) or common["sample_id"]
-    if not isinstance(image_id, int | str) or isinstance(image_id, bool):
+    if not is_id(image_id):
         raise ValueError(f"'image_id' is {shown(image_id)}, expected a number or text")
     meta = {key: value for key, value in values.items() if key not in _OWN_COLUMNS}
     return PromptRow(**common, image_id=image_id, references=references, answers=answers, meta=meta)
@@ -129,7 +124,7 @@ def _common(values: dict[str, Any], folder: Path, default_id: str) -> dict[str, 
     _require(values, "prompt")
     images = tuple(_image(value, folder) for value in _image_values(values))
     sample_id = values.get("sample_id", default_id)
-    if not isinstance(sample_id, int | str) or isinstance(sample_id, bool) or sample_id == "":
+    if not is_id(sample_id):
         raise ValueError(f"'sample_id' is {shown(sample_id)}, expected text")
     return {
         "sample_id": str(sample_id),

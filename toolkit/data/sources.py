@@ -1,8 +1,8 @@
 """The sources of a recipe turned into rows, with everything that is wrong reported at once.
 
-Order is that of the sources and, within one, that of its file. ``part`` takes the images whose hash falls into it
-(:func:`toolkit.data.splits.part_of`), then ``limit`` the first so many: pictures of a caption source, questions of
-a VQA source, lines of a rows source. Pictures that are used are opened before anything is returned
+Order is that of the sources and, within one, that of its file. ``part`` takes the images whose hash falls into
+it (:func:`toolkit.data.splits.part_of`), then ``limit`` the first so many: pictures of a caption source,
+questions of a VQA source, lines of a rows source. Every picture in use is opened before anything is returned
 (:data:`toolkit.data.image_checks.FULL_CHECK_LIMIT`).
 """
 
@@ -19,7 +19,7 @@ from toolkit.data.files import escaped
 from toolkit.data.image_checks import image_problems
 from toolkit.data.images import resolve_image
 from toolkit.data.rows import read_preference_rows, read_prompt_rows, read_sft_rows
-from toolkit.data.splits import check_leakage, part_of
+from toolkit.data.splits import check_leakage, clashing_ids, part_of
 from toolkit.data.vqa import ImageFinder, VqaItem, most_frequent_answer, read_vqa
 from toolkit.errors import DataError
 from toolkit.records import PreferenceRow, PromptRow, SftRow, image_prompt
@@ -28,35 +28,56 @@ __all__ = ["load_parts", "load_preference_rows", "load_prompt_rows", "load_sft_r
 
 Row = TypeVar("Row", PromptRow, SftRow, PreferenceRow)
 Item = TypeVar("Item", CaptionItem, VqaItem)
+_REMEDY = "correct the entries named, or remove them; `vlm-rlhf data check` checks a file by itself"
 Placed = list[tuple[str, Row]]
 """Rows with the place (file and line or id) they come from."""
 
 
-def load_sft_rows(sources: Sequence[Source], root: Path) -> list[SftRow]:
-    """One row for each (image, reference caption), question with its most frequent answer, or completion row.
+def load_sft_rows(sources: Sequence[Source], root: Path, *, full_check: bool | None = None) -> list[SftRow]:
+    """One row for each (image, reference caption), question with its most frequent answer, or row.
+
+    Args:
+        sources: what to read, in this order.
+        root: the folder their paths are relative to.
+        full_check: decode every picture (default: up to ``FULL_CHECK_LIMIT`` of them).
 
     Raises:
         DataError: every problem of every source.
     """
-    return _load(sources, root, _sft_rows)
+    return _good(root, *_gathered(sources, root, _sft_rows, full_check))
 
 
-def load_prompt_rows(sources: Sequence[Source], root: Path) -> list[PromptRow]:
+def load_prompt_rows(
+    sources: Sequence[Source], root: Path, *, full_check: bool | None = None
+) -> list[PromptRow]:
     """One row for each image with all its references, question with all its answers, or prompt row.
 
+    Args:
+        sources: what to read, in this order.
+        root: the folder their paths are relative to.
+        full_check: decode every picture (default: up to ``FULL_CHECK_LIMIT`` of them).
+
     Raises:
         DataError: every problem of every source.
     """
-    return _load(sources, root, _prompt_rows)
+    rows, problems = _gathered(sources, root, _prompt_rows, full_check)
+    return _good(root, rows, [*problems, *clashing_ids(rows)])
 
 
-def load_preference_rows(sources: Sequence[Source], root: Path) -> list[PreferenceRow]:
+def load_preference_rows(
+    sources: Sequence[Source], root: Path, *, full_check: bool | None = None
+) -> list[PreferenceRow]:
     """The preference rows of ``rows`` sources.
+
+    Args:
+        sources: what to read, in this order.
+        root: the folder their paths are relative to.
+        full_check: decode every picture (default: up to ``FULL_CHECK_LIMIT`` of them).
 
     Raises:
         DataError: every problem of every source; a source of another kind, which holds no preferences.
     """
-    return _load(sources, root, _preference_rows)
+    return _good(root, *_gathered(sources, root, _preference_rows, full_check))
 
 
 def load_parts(
@@ -80,17 +101,20 @@ def load_parts(
         except DataError as error:
             problems.extend(error.problems)
     if problems:
-        raise DataError(f"data of {escaped(root)}", problems)
+        raise DataError(f"data of {escaped(root)}", problems, remedy=_REMEDY)
     check_leakage(parts)
     return parts["train"], parts["val"]
 
 
-def _load(
-    sources: Sequence[Source], root: Path, read: Callable[[Source, Path, list[str]], Placed[Row]]
-) -> list[Row]:
+def _gathered(
+    sources: Sequence[Source],
+    root: Path,
+    read: Callable[[Source, Path, list[str]], Placed[Row]],
+    full_check: bool | None,
+) -> tuple[Placed[Row], list[str]]:
+    """The faultless rows of all sources, and what is wrong with the others and with any picture."""
     problems: list[str] = []
-    rows: list[Row] = []
-    places: list[str] = []
+    rows: Placed[Row] = []
     for number, source in enumerate(sources, start=1):
         before = len(problems)
         try:
@@ -100,28 +124,34 @@ def _load(
             continue
         if not placed and len(problems) == before:
             problems.append(_nothing(source, root))
-        rows.extend(_named_apart([row for _, row in placed], rows, number))
-        places.extend(where for where, _ in placed)
-    images = ((where, image) for where, row in zip(places, rows, strict=True) for image in row.images)
-    problems.extend(image_problems(images))
+        rows.extend(_named_apart(placed, rows, number))
+    images = ((where, image) for where, row in rows for image in row.images)
+    problems.extend(image_problems(images, full=full_check))
+    return rows, problems
+
+
+def _good(root: Path, rows: Placed[Row], problems: list[str]) -> list[Row]:
+    """The rows by themselves; DataError when there is any problem."""
     if problems:
-        raise DataError(f"data of {escaped(root)}", problems)
-    return rows
+        raise DataError(f"data of {escaped(root)}", problems, remedy=_REMEDY)
+    return [row for _, row in rows]
 
 
-def _named_apart(new: list[Row], earlier: list[Row], number: int) -> list[Row]:
-    """Sample ids are unique within a file; those that an earlier source also uses get ``@number`` appended."""
-    taken = {row.sample_id for row in earlier}
+def _named_apart(placed: Placed[Row], earlier: Placed[Row], number: int) -> Placed[Row]:
+    """Sample ids are unique within a file; one that an earlier source also uses gets ``@number`` appended."""
+    taken = {row.sample_id for _, row in earlier}
     return [
-        replace(row, sample_id=f"{row.sample_id}@{number}") if row.sample_id in taken else row for row in new
+        (where, replace(row, sample_id=f"{row.sample_id}@{number}") if row.sample_id in taken else row)
+        for where, row in placed
     ]
 
 
 def _nothing(source: Source, root: Path) -> str:
-    name = source.captions if isinstance(source, CaptionSource) else None
-    name = name or (source.questions if isinstance(source, VqaSource) else source.file)  # type: ignore[union-attr]
-    part = "" if isinstance(source, RowsSource) or source.part == "all" else f" in the part '{source.part}'"
-    return f"{escaped(root / name)}: no rows{part}; expected at least one"
+    if isinstance(source, RowsSource):
+        return f"{escaped(root / source.file)}: no rows; expected at least one"
+    name = source.captions if isinstance(source, CaptionSource) else source.questions
+    part = "" if source.part == "all" else f" in the part '{source.part}'"
+    return f"{escaped(root / name)}: no pictures{part}; expected at least one"
 
 
 def _sft_rows(source: Source, root: Path, problems: list[str]) -> Placed[SftRow]:

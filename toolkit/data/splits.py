@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -11,15 +12,15 @@ from toolkit.data.files import escaped, shown
 from toolkit.errors import DataError
 from toolkit.records import ImageSource, PreferenceRow, PromptRow, SftRow
 
-__all__ = ["check_leakage", "leakage_problems", "part_of"]
+__all__ = ["check_leakage", "clashing_ids", "leakage_problems", "part_of"]
 
 AnyRow = PromptRow | SftRow | PreferenceRow
 
 
 def part_of(image_id: int | str) -> Literal["train", "val", "test"]:
-    """The part of an image: the first 8 bytes of SHA-1 of its id as text, modulo 100; below 80 train, below 90 val.
+    """The part of an image by SHA-1 of its id as text: first 8 bytes modulo 100, 80 train, 10 val, 10 test.
 
-    The answer depends on the id alone, so a picture stays in its part when others come or go, and 12 and "12" agree.
+    It depends on the id alone: a picture stays in its part when others come or go, and 12 and "12" agree.
     """
     digest = hashlib.sha1(str(image_id).encode("utf-8", "surrogatepass"), usedforsecurity=False).digest()
     bucket = int.from_bytes(digest[:8], "big") % 100
@@ -27,41 +28,61 @@ def part_of(image_id: int | str) -> Literal["train", "val", "test"]:
 
 
 def check_leakage(parts: Mapping[str, Sequence[AnyRow]]) -> None:
-    """Raise when two parts share a picture.
+    """Compare parts (train, val, …) with each other.
 
     Raises:
-        DataError: every shared picture, by image id or by content.
+        DataError: every picture that two parts share, by image id (of prompt rows) or by content.
     """
     problems = leakage_problems(parts)
     if problems:
         remedy = "remove these pictures from one of the parts, or let 'part' split one file by image id"
-        raise DataError(f"{' / '.join(parts)}", problems, remedy=remedy)
+        raise DataError(" / ".join(parts), problems, remedy=remedy)
 
 
 def leakage_problems(parts: Mapping[str, Sequence[AnyRow]]) -> list[str]:
-    """One line for each picture that is in two parts: the same image id, or files (bytes) of equal content."""
-    ids: dict[str, tuple[str, AnyRow]] = {}
-    digests: dict[bytes, tuple[str, AnyRow]] = {}
-    problems: dict[str, None] = {}
+    """One line for each picture that is in two parts: the same image id, or files of equal content."""
     repeated = _repeated_sizes(parts)
+    digests: dict[ImageSource, bytes] = {}
+    first: dict[str | bytes, tuple[str, AnyRow]] = {}
+    problems: dict[str, None] = {}
     for part, rows in parts.items():
         for row in rows:
-            by_id = (
-                ids.setdefault(str(row.image_id), (part, row)) if isinstance(row, PromptRow) else (part, row)
-            )
-            if by_id[0] != part:
-                problems[_line(f"image id {shown(row.image_id)}", part, row, *by_id)] = None  # type: ignore[union-attr]
-                continue
-            for image in row.images:
-                if _size(image) in repeated:
-                    earlier = digests.setdefault(_digest(image), (part, row))
-                    if earlier[0] != part:
-                        problems[_line(f"the picture {_name(image)}", part, row, *earlier)] = None
+            for key, what in _keys(row, repeated, digests):
+                where, earlier = first.setdefault(key, (part, row))
+                if where != part:
+                    pair = f"{where} (sample {shown(earlier.sample_id)}) and {part} (sample {shown(row.sample_id)})"
+                    problems.setdefault(f"{what} is in both {pair}")
+                    break
     return list(problems)
 
 
-def _line(what: str, part: str, row: AnyRow, other_part: str, other: AnyRow) -> str:
-    return f"{what} is in {other_part} (sample {shown(other.sample_id)}) and in {part} (sample {shown(row.sample_id)})"
+def clashing_ids(rows: Iterable[tuple[str, PromptRow]]) -> list[str]:
+    """One line for each image id that stands for different pictures. Scores are grouped by image id.
+
+    Args:
+        rows: prompt rows with the place each comes from.
+    """
+    first: dict[str, tuple[str, tuple[ImageSource, ...]]] = {}
+    problems: dict[str, None] = {}
+    for where, row in rows:
+        place, images = first.setdefault(str(row.image_id), (where, row.images))
+        if images != row.images and list(map(_digest, images)) != list(map(_digest, row.images)):
+            what = f"image id {shown(row.image_id)} stands for another picture than in {place}"
+            problems.setdefault(f"{where}: {what}; give each picture its own image id")
+    return list(problems)
+
+
+def _keys(
+    row: AnyRow, repeated: set[int], digests: dict[ImageSource, bytes]
+) -> Iterable[tuple[str | bytes, str]]:
+    """What may recur in another part, with its name for a message."""
+    if isinstance(row, PromptRow):
+        yield str(row.image_id), f"image id {shown(row.image_id)}"
+    for image in row.images:
+        if _size(image) in repeated:
+            if image not in digests:
+                digests[image] = _digest(image)
+            yield digests[image], f"picture {_name(image)}"
 
 
 def _repeated_sizes(parts: Mapping[str, Sequence[AnyRow]]) -> set[int]:
@@ -69,7 +90,8 @@ def _repeated_sizes(parts: Mapping[str, Sequence[AnyRow]]) -> set[int]:
     first: dict[int, str] = {}
     repeated = set()
     for part, rows in parts.items():
-        for size in {_size(image) for image in {image for row in rows for image in row.images}}:
+        for image in {image for row in rows for image in row.images}:
+            size = _size(image)
             if first.setdefault(size, part) != part:
                 repeated.add(size)
     return repeated
@@ -80,7 +102,17 @@ def _size(image: ImageSource) -> int:
 
 
 def _digest(image: ImageSource) -> bytes:
-    return hashlib.sha256(image.read_bytes() if isinstance(image, Path) else image).digest()
+    """SHA-256 of the encoded picture; of its name where the file is missing, which is reported elsewhere."""
+    if isinstance(image, bytes):
+        return hashlib.sha256(image).digest()
+    digest = hashlib.sha256()
+    try:
+        with image.open("rb") as file:
+            for block in iter(partial(file.read, 1 << 20), b""):
+                digest.update(block)
+    except OSError:
+        digest.update(str(image).encode("utf-8", "surrogateescape"))
+    return digest.digest()
 
 
 def _name(image: ImageSource) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from toolkit.data.files import escaped, read_json, shown
+from toolkit.data.files import escaped, is_id, read_json, shown
 from toolkit.errors import DataError
 
 __all__ = ["ImageFinder", "VqaItem", "most_frequent_answer", "read_vqa"]
@@ -35,9 +35,9 @@ class VqaItem:
 def read_vqa(questions: Path, annotations: Path, problems: list[str]) -> list[VqaItem]:
     """The questions in the order of their file, joined with their annotations by ``question_id``.
 
-    Faulty entries are described in ``problems`` and left out: a repeated id, an empty question, a question without
-    annotation (and the reverse), an image id that differs between the two, an annotation without answers. Annotators
-    may leave an answer empty, but not all of them.
+    Faulty entries are described in ``problems`` and left out: a repeated id, an empty question, a question
+    without annotation (and the reverse), an image id that differs between the two, an annotation without answers.
+    Annotators may leave an answer empty, but not all of them.
 
     Raises:
         DataError: a file as a whole cannot be read or is not in the format.
@@ -60,7 +60,7 @@ def read_vqa(questions: Path, annotations: Path, problems: list[str]) -> list[Vq
 
 
 def most_frequent_answer(answers: Iterable[str]) -> str:
-    """The answer most annotators gave, stripped; of equally frequent ones the first; empty answers do not count."""
+    """The answer most annotators gave, stripped; the first of equally frequent ones; empty ones do not count."""
     counts = Counter(text for answer in answers if (text := answer.strip()))
     return counts.most_common(1)[0][0]
 
@@ -126,7 +126,7 @@ def _by_question_id(
     found: dict[int | str, tuple[str, Mapping[str, Any]]] = {}
     for number, entry in enumerate(entries, start=1):
         question_id = entry.get("question_id") if isinstance(entry, dict) else None
-        if not isinstance(question_id, int | str):
+        if not is_id(question_id):
             problems.append(f"{escaped(path)}: {kind} {number}: no 'question_id'")
         elif question_id in found:
             problems.append(f"{escaped(path)}: {kind} {number}: duplicate question id {shown(question_id)}")
@@ -144,19 +144,18 @@ def _item(
     problems: list[str],
 ) -> VqaItem | None:
     text, image_id = question.get("question"), question.get("image_id")
-    answers = _answers(annotation)
-    before = len(problems)
+    wrong = []
     if not isinstance(text, str) or not text.strip():
-        problems.append(f"{where}: the question is empty")
-    if not isinstance(image_id, int | str):
-        problems.append(f"{where}: 'image_id' is {shown(image_id)}, expected a number or text")
-    elif annotation.get("image_id", image_id) != image_id:
-        problems.append(
-            f"{where}: image id {shown(image_id)}, but {shown(annotation['image_id'])} in its annotation"
-        )
+        wrong.append("the question is empty")
+    if not is_id(image_id):
+        wrong.append(f"'image_id' is {shown(image_id)}, expected a number or text")
+    elif (other := annotation.get("image_id", image_id)) != image_id:
+        wrong.append(f"image id {shown(image_id)}, but {shown(other)} in its annotation")
+    answers = _answers(annotation)
     if not any(answer.strip() for answer in answers):
-        problems.append(f"{where}: annotation without answers; add one or remove the question")
-    if len(problems) > before:
+        wrong.append("annotation without answers; add one or remove the question")
+    problems.extend(f"{where}: {problem}" for problem in wrong)
+    if wrong or not isinstance(text, str) or not is_id(image_id):
         return None
     types = {key: annotation[key] for key in ("question_type", "answer_type") if key in annotation}
     name = question.get("file_name", question.get("image", names.get(image_id)))
