@@ -67,7 +67,10 @@ def build_tiny_llava(
         if texts is None:
             raise RecipeError("architecture", "a tokenizer, or texts to train one on, is needed")
         tokenizer = train_tokenizer(
-            texts, vocabulary=architecture.vocabulary, special_tokens=[IMAGE_TOKEN], chat_template=CHAT_TEMPLATE
+            texts,
+            vocabulary=architecture.vocabulary,
+            special_tokens=[IMAGE_TOKEN],
+            chat_template=CHAT_TEMPLATE,
         )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

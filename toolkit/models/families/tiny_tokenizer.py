@@ -21,7 +21,11 @@ _BYTES = 256
 
 
 def train_tokenizer(
-    texts: Iterable[str], *, vocabulary: int, special_tokens: Sequence[str] = (), chat_template: str | None = None
+    texts: Iterable[str],
+    *,
+    vocabulary: int,
+    special_tokens: Sequence[str] = (),
+    chat_template: str | None = None,
 ) -> PreTrainedTokenizerFast:
     """Train a tokenizer of at most ``vocabulary`` tokens on ``texts``.
 
@@ -36,7 +40,8 @@ def train_tokenizer(
     smallest = _BYTES + len(specials) + 1
     if vocabulary < smallest:
         raise RecipeError(
-            "architecture", f"vocabulary: found {vocabulary}, expected at least {smallest} (bytes and special tokens)"
+            "architecture",
+            f"vocabulary: found {vocabulary}, expected at least {smallest} (bytes and special tokens)",
         )
     backend = Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)

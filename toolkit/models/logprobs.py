@@ -1,0 +1,85 @@
+"""Log-probabilities of completions, with the output head applied to their positions only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from toolkit.models.encoding import VlmBatch
+from toolkit.models.structure import inner_model, output_head, trunk
+
+__all__ = ["CompletionScores", "completion_logprobs", "score_completions"]
+
+
+@dataclass(frozen=True)
+class CompletionScores:
+    """Per-token results of one forward; T is the longest completion, rows start at their first token.
+
+    Attributes:
+        logprobs: (B, T) float32 log-probabilities of the tokens; 0 where ``mask`` is False.
+        mask: (B, T) bool.
+        hidden: (B, T, hidden) states that predict each token: the state before it. Input of a value head.
+        entropy: (B, T) float32 in nats, or None unless asked for; 0 where ``mask`` is False.
+    """
+
+    logprobs: Tensor
+    mask: Tensor
+    hidden: Tensor
+    entropy: Tensor | None = None
+
+
+def completion_logprobs(
+    model: nn.Module, batch: VlmBatch, *, temperature: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """(log-probabilities (B, T) float32, mask (B, T) bool) of the completions in ``batch`` under the active role."""
+    scores = score_completions(model, batch, temperature=temperature)
+    return scores.logprobs, scores.mask
+
+
+def score_completions(
+    model: nn.Module, batch: VlmBatch, *, temperature: float = 1.0, entropy: bool = False
+) -> CompletionScores:
+    """One forward of the model without its output head, then the head on the completion positions alone.
+
+    Args:
+        model: the model, a PEFT model around it, or an engine around that; runs in its current mode and role.
+        batch: prompts with completions, padded on either side.
+        temperature: logits are divided by it: log-probabilities of the distribution that was sampled from.
+        entropy: also compute the entropy of the distribution at every position.
+    """
+    hidden = trunk(model)(**batch.model_inputs(), use_cache=False, return_dict=True).last_hidden_state
+    index, mask = _completion_positions(batch.completion_mask)
+    before = _take(hidden, (index - 1).clamp(min=0))
+    tokens = batch.inputs["input_ids"].gather(1, index)
+    logits = _scaled(model, output_head(model)(before)).float() / temperature
+    normaliser = logits.logsumexp(-1)
+    logprobs = logits.gather(-1, tokens.unsqueeze(-1)).squeeze(-1) - normaliser
+    spread = normaliser - (logits.softmax(-1) * logits).sum(-1) if entropy else None
+    return CompletionScores(
+        logprobs=logprobs.masked_fill(~mask, 0.0),
+        mask=mask,
+        hidden=before,
+        entropy=None if spread is None else spread.masked_fill(~mask, 0.0),
+    )
+
+
+def _completion_positions(completion_mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Positions (B, T) of the completion tokens, and which of them are real."""
+    lengths = completion_mask.sum(1)
+    steps = torch.arange(int(lengths.max()), device=completion_mask.device)
+    start = completion_mask.int().argmax(1, keepdim=True)
+    mask = steps < lengths.unsqueeze(1)
+    return torch.where(mask, start + steps, 0), mask
+
+
+def _take(hidden: Tensor, index: Tensor) -> Tensor:
+    """(B, T, hidden): the states at ``index`` (B, T)."""
+    return hidden[torch.arange(index.shape[0], device=index.device).unsqueeze(1), index]
+
+
+def _scaled(model: nn.Module, logits: Tensor) -> Tensor:
+    """Logits with the soft cap that some language models (Gemma) put on them."""
+    cap = getattr(inner_model(model).config.get_text_config(), "final_logit_softcapping", None)
+    return logits if cap is None else cap * torch.tanh(logits / cap)
