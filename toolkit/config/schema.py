@@ -193,11 +193,15 @@ class TinyArchitecture(Strict):
 
 
 class PretrainRecipe(Strict):
-    """Train a tiny VLM from scratch; all weights train."""
+    """Train a tiny VLM from scratch; all weights train.
+
+    ``tokenizer_texts`` is a text file below ``data.root``, one text a line, that the tokenizer is trained on.
+    """
 
     stage: Literal["pretrain"]
     architecture: TinyArchitecture = TinyArchitecture()
     data: DataSpec
+    tokenizer_texts: str = "texts.txt"
     trainer: dict[str, Any] = {}
     run: RunSpec
 
@@ -213,10 +217,11 @@ class SftRecipe(Strict):
 
 
 class PreferencesRecipe(Strict):
-    """Sample K completions a prompt from a policy and have them labelled: on-policy preference pairs.
+    """Sample K completions a prompt from a policy and have them ranked: on-policy preference pairs.
 
-    ``raters`` is ``simulated`` (scenes only: their hidden criterion, with flipped labels) or the path of a JSONL
-    file of human judgements.
+    ``raters`` is ``simulated`` (scenes only: their hidden criterion, read from ``scenes``), ``metric`` (CIDEr-D
+    against the references, VQA accuracy against the annotators) or a JSONL file of human preference rows, which
+    is checked and copied instead of sampling. ``scenes`` names ``scenes.jsonl`` files below ``data.root``.
     """
 
     stage: Literal["preferences"]
@@ -226,6 +231,7 @@ class PreferencesRecipe(Strict):
     pairs_per_prompt: Count = 1
     generation: GenerationSpec = GenerationSpec()
     raters: str = "simulated"
+    scenes: list[str] = []
     flip_fraction: Fraction = 0.1
     run: RunSpec
 

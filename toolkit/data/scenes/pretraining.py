@@ -25,8 +25,13 @@ PLAIN_PROMPT = "list:"
 
 
 def write_pretraining(folder: Path, *, seed: int, rows: int) -> None:
-    """Write ``rows`` training scenes as ``images/`` and ``rows.jsonl`` (prompt, completion, images)."""
+    """Write ``rows`` training scenes as ``images/`` and ``rows.jsonl`` (prompt, completion, images).
+
+    ``texts.txt`` holds the texts for the tokenizer: also those that come with fine-tuning.
+    """
     (folder / "images").mkdir(parents=True, exist_ok=True)
+    texts = pretraining_texts(seed, min(rows, 2000))
+    (folder / "texts.txt").write_text("".join(f"{text}\n" for text in texts), encoding="utf-8")
     with (folder / "rows.jsonl").open("w", encoding="utf-8") as file:
         for scene in sample_scenes(seed, "train", rows):
             draw_scene(scene).save(folder / image_name(scene))

@@ -1,0 +1,119 @@
+"""On-policy preferences: K completions a prompt, ranked by simulated raters, by a metric, or judged by people.
+
+vlm-rlhf run recipes/configs/scenes/preferences.yaml model.id=out/sft/final data.root=DIR
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from toolkit.cli.stage import stage_main
+from toolkit.config.schema import PreferencesRecipe
+from toolkit.errors import RecipeError
+from toolkit.records import PromptRow
+from toolkit.runs.directory import RunDirectory
+
+_log = logging.getLogger("vlm_rlhf.preferences")
+
+
+def run(recipe: PreferencesRecipe, directory: RunDirectory, resume: bool) -> None:
+    """Write ``final/train.jsonl`` and, where the recipe has validation prompts, ``final/val.jsonl``."""
+    from reward_models.on_policy import ranked_pairs, sample_completions, write_preferences
+    from toolkit.data.sources import load_parts, load_preference_rows, load_prompt_rows
+    from toolkit.models.loading import load_vlm
+    from toolkit.runs.atomic import atomic_directory
+
+    if recipe.raters not in ("simulated", "metric"):
+        source = Path(recipe.raters)
+        human = load_preference_rows([_rows_source(source.name)], source.parent)
+        with atomic_directory(directory.final) as folder:
+            _log.info("%d human judgements", write_preferences(folder / "train.jsonl", human))
+        return
+    parts = dict(zip(("train", "val"), load_parts(recipe.data, load_prompt_rows), strict=True))
+    rater = simulated_rater(recipe) if recipe.raters == "simulated" else metric_rater(parts["train"])
+    vlm = load_vlm(recipe.model, trainable=False)
+    pairs = {}
+    for name, rows in parts.items():
+        completions = sample_completions(
+            vlm,
+            rows,
+            number=recipe.completions_per_prompt,
+            generation=recipe.generation,
+            seed=recipe.run.seed + (name == "val"),
+            file=directory.path / f"completions-{name}.jsonl",
+        )
+        pairs[name] = ranked_pairs(
+            rows,
+            completions,
+            rater,
+            pairs_per_prompt=recipe.pairs_per_prompt,
+            flip_fraction=recipe.flip_fraction,
+            seed=recipe.run.seed,
+        )
+    with atomic_directory(directory.final) as folder:
+        for name in (name for name, rows in parts.items() if rows):
+            number = write_preferences(folder / f"{name}.jsonl", pairs[name])
+            _log.info("%s: %d pairs from %d prompts", name, number, len(parts[name]))
+
+
+def simulated_rater(recipe: PreferencesRecipe):  # type: ignore[no-untyped-def]  # Rater, imported lazily
+    """Raters of the scenes: the hidden criterion for captions, the annotators' majority for answers."""
+    from toolkit.data.scenes.gold import gold
+    from toolkit.data.scenes.scene import read_scenes
+
+    if not recipe.scenes:
+        raise RecipeError(
+            "recipe", "scenes: simulated raters need the scenes.jsonl files of the prompts, found none"
+        )
+    scenes = {
+        image_id: scene
+        for name in recipe.scenes
+        for image_id, scene in read_scenes(Path(recipe.data.root) / name).items()
+    }
+
+    def rate(row: PromptRow, texts: Sequence[str]) -> list[float]:
+        if row.task == "vqa":
+            return vqa_scores(row, texts)
+        return [gold(scenes[int(row.image_id)], text) for text in texts]
+
+    return rate
+
+
+def metric_rater(rows: Sequence[PromptRow]):  # type: ignore[no-untyped-def]
+    """CIDEr-D with the training references' document frequencies for captions, VQA accuracy for answers."""
+    from toolkit.metrics import CiderD, DocumentFrequencies
+
+    captions = {row.sample_id: row.references for row in rows if row.task == "caption"}
+    frequencies = DocumentFrequencies.from_references(captions) if captions else None
+
+    def rate(row: PromptRow, texts: Sequence[str]) -> list[float]:
+        if row.task == "vqa" or frequencies is None:
+            return vqa_scores(row, texts)
+        scorer = CiderD({row.sample_id: row.references}, frequencies)
+        return [float(score) for score in scorer.score([row.sample_id] * len(texts), list(texts))]
+
+    return rate
+
+
+def vqa_scores(row: PromptRow, texts: Sequence[str]) -> list[float]:
+    """Official VQA accuracy of every text against the row's annotators."""
+    from toolkit.metrics.vqa import vqa_accuracy
+
+    return [vqa_accuracy(text, row.answers) for text in texts]
+
+
+def _rows_source(file: str):  # type: ignore[no-untyped-def]
+    from toolkit.config.schema import RowsSource
+
+    return RowsSource(kind="rows", file=file)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the stage from the command line and return its exit code."""
+    return stage_main("preferences", run, argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
