@@ -132,14 +132,14 @@ def test_layers_hold() -> None:
     assert run.returncode == 0, run.stdout + run.stderr
 
 
-# Unfinished work, and addresses that are true on one machine only. Written in halves: this file is searched too.
+# Unfinished work, and addresses that are true on one machine only. The brackets keep this file from finding itself.
 _FORBIDDEN = {
-    "unfinished work": re.compile(r"\b(?:TODO|FIXME|XXX|HACK)\b"),
+    "unfinished work": re.compile(r"\b(?:TO[D]O|FIX[M]E|XX[X]|HA[C]K)\b"),
     "a path of one machine": re.compile(
-        r"(?<![\w./])/(?:work|root|home/\w+|opt/(?:venv|wheels))(?:/|\b)"
+        r"(?<![\w./])/(?:wor[k]|roo[t]|hom[e]/\w+|opt/(?:ven[v]|wheel[s]))(?:/|\b)"
     ),
-    "a package index": re.compile(r"files\.pythonhosted|pypi\.org|index[_-]url"),
-    "a version of one build": re.compile(r"\d\+cpu\b"),
+    "a package index": re.compile(r"files\.pytho[n]hosted|pyp[i]\.org|index[_-]ur[l]"),
+    "a version of one build": re.compile(r"\d\+cp[u]\b"),
     "a merge conflict": re.compile(r"^(?:<{7}|>{7}) ", re.MULTILINE),
 }
 _BINARY = {".png", ".jpg", ".jpeg", ".gif", ".webp", ".safetensors", ".npz", ".gz", ".ico", ".pdf"}
