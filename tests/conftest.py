@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,6 +35,17 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
 sys.path.insert(0, str(OFFLINE))
 
 import network_guard  # noqa: E402
+
+
+# What a marker needs on the machine, and the commands that provide it.
+_COMMANDS = {"java": ("java",), "browser": ("chromium", "chromium-browser", "google-chrome")}
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip tests whose marker names something that this machine lacks."""
+    for marker, commands in _COMMANDS.items():
+        if item.get_closest_marker(marker) and not any(map(shutil.which, commands)):
+            pytest.skip(f"needs {marker}: none of {', '.join(commands)} is installed")
 
 
 @pytest.fixture(autouse=True)
