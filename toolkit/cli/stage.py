@@ -5,19 +5,19 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from toolkit.errors import RecipeError, ToolkitError
+from toolkit.cli.guard import guarded
+from toolkit.errors import RecipeError
 from toolkit.runs.directory import RunDirectory
 from toolkit.runs.logging import setup_logging
 from toolkit.runs.offline import quiet_environment
-from toolkit.runs.processes import process_rank
+from toolkit.runs.processes import is_main_process, process_rank
 
-__all__ = ["StageFunction", "guarded", "run_stage", "stage_main"]
+__all__ = ["StageFunction", "run_stage", "stage_main"]
 
 StageFunction = Callable[[Any, RunDirectory, bool], None]
 _log = logging.getLogger("vlm_rlhf.stage")
@@ -36,19 +36,20 @@ def stage_main(stage: str, run: StageFunction, argv: Sequence[str] | None = None
     arguments, rest = _parser(stage).parse_known_args(argv)
 
     def work() -> int:
+        from toolkit.config.catalogue import find_recipe
         from toolkit.config.loading import load_recipe
 
-        recipe = load_recipe(arguments.recipe, [*arguments.overrides, *rest])
+        path = find_recipe(arguments.recipe)
+        recipe = load_recipe(path, [*arguments.overrides, *rest])
         if recipe.stage != stage:
-            raise RecipeError(
-                str(arguments.recipe),
-                f"stage: expected '{stage}', found '{recipe.stage}'",
-                remedy=f"vlm-rlhf run {arguments.recipe}",
-            )
-        run_stage(recipe, run, resume=arguments.resume, recipe_path=Path(arguments.recipe))
+            problem = f"stage: expected '{stage}', found '{recipe.stage}'"
+            raise RecipeError(str(path), problem, remedy=f"vlm-rlhf run {arguments.recipe}")
+        run_stage(recipe, run, resume=arguments.resume, recipe_path=path)
         return 0
 
-    return guarded(work, debug=arguments.debug)
+    code = guarded(work, debug=arguments.debug or os.environ.get("VLM_RLHF_DEBUG") == "1")
+    _tell_parent(code)
+    return code
 
 
 def run_stage(
@@ -78,34 +79,18 @@ def run_stage(
         directory.release()
 
 
-def guarded(work: Callable[[], int], *, debug: bool = False) -> int:
-    """Run ``work`` and turn what goes wrong into a message on stderr and an exit code.
-
-    A ``ToolkitError`` is shown without a traceback unless ``debug``; Ctrl-C gives 130. Any other exception is a
-    fault of the program or its libraries: it is shown with its traceback and gives 1.
-    """
-    try:
-        return work()
-    except ToolkitError as error:
-        if debug:
-            logging.getLogger("vlm_rlhf").exception("%s", type(error).__name__)
-        sys.stderr.write(f"error: {error}\n")
-        return error.exit_code
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted\n")
-        return 130
-    except BrokenPipeError:
-        # The reader of stdout went away (``| head``); leave nothing for the interpreter to flush into it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except Exception:
-        logging.getLogger("vlm_rlhf").exception("unexpected error")
-        return 1
+def _tell_parent(code: int) -> None:
+    """A launcher turns every failure of its workers into 1; the command line reads the real code from this file."""
+    path = os.environ.get("VLM_RLHF_EXIT_CODE_FILE")
+    if path and is_main_process():
+        Path(path).write_text(str(code), encoding="ascii")
 
 
 def _parser(stage: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog=f"python -m recipes.{stage}", description=f"Run a {stage} recipe.")
-    parser.add_argument("recipe", metavar="RECIPE", help="a recipe file")
+    parser = argparse.ArgumentParser(
+        prog=f"python -m recipes.{stage}", description=f"Run a {stage} recipe.", allow_abbrev=False
+    )
+    parser.add_argument("recipe", metavar="RECIPE", help="a recipe file, or the name of one that comes along")
     parser.add_argument("overrides", metavar="key=value", nargs="*", help="values that replace the recipe's")
     parser.add_argument(
         "--resume", action="store_true", help="continue the run in the recipe's output directory"

@@ -93,12 +93,38 @@ class RunDirectory:
         """
         if not is_main_process():
             return
-        self._check(recipe, resume)
+        self.check(recipe, resume=resume)
         self.path.mkdir(parents=True, exist_ok=True)
         self._lock.acquire()
         remove_leftovers(self.path)
         atomic_write_text(self.recipe_file, resolved_yaml(recipe))
         self._write_environment(_joined(self._environment(), describe_environment(recipe, recipe_path)))
+
+    def check(self, recipe: Recipe, *, resume: bool = False) -> None:
+        """Whether ``prepare`` would accept the directory; writes nothing. Raises as ``prepare`` does."""
+        if self.path.exists() and not self.path.is_dir():
+            raise CheckpointError(
+                f"{self.path} is a file, expected a run directory", remedy="choose another run.output_dir"
+            )
+        if not self.has_results():
+            return
+        if not self.recipe_file.is_file():
+            raise CheckpointError(
+                f"{self.path} is not empty and holds no run (recipe.resolved.yaml is missing)",
+                remedy="choose another run.output_dir",
+            )
+        changed = self.changed_keys(recipe)
+        if not resume:
+            whose = "another recipe" if changed else "the same recipe"
+            remedy = f"choose another run.output_dir, or remove {self.path}"
+            remedy = remedy if changed else f"continue it with --resume, {remedy}"
+            raise CheckpointError(f"{self.path} already holds a run of {whose}", remedy=remedy)
+        if changed:
+            listed = "\n".join(f"  {line}" for line in changed)
+            raise CheckpointError(
+                f"{self.path} cannot be resumed: the recipe changed since the run began\n{listed}",
+                remedy="undo the changes, or start a new run in another run.output_dir",
+            )
 
     def record(self, **values: Any) -> None:
         """Add facts to ``environment.json`` (resolved base revision, weight hash, reward statistics …)."""
@@ -140,31 +166,6 @@ class RunDirectory:
             for key in keys
             if before.get(key) != now.get(key)
         ]
-
-    def _check(self, recipe: Recipe, resume: bool) -> None:
-        if self.path.exists() and not self.path.is_dir():
-            raise CheckpointError(
-                f"{self.path} is a file, expected a run directory", remedy="choose another run.output_dir"
-            )
-        if not self.has_results():
-            return
-        if not self.recipe_file.is_file():
-            raise CheckpointError(
-                f"{self.path} is not empty and holds no run (recipe.resolved.yaml is missing)",
-                remedy="choose another run.output_dir",
-            )
-        changed = self.changed_keys(recipe)
-        if not resume:
-            whose = "another recipe" if changed else "the same recipe"
-            remedy = f"choose another run.output_dir, or remove {self.path}"
-            remedy = remedy if changed else f"continue it with --resume, {remedy}"
-            raise CheckpointError(f"{self.path} already holds a run of {whose}", remedy=remedy)
-        if changed:
-            listed = "\n".join(f"  {line}" for line in changed)
-            raise CheckpointError(
-                f"{self.path} cannot be resumed: the recipe changed since the run began\n{listed}",
-                remedy="undo the changes, or start a new run in another run.output_dir",
-            )
 
     def _environment(self) -> dict[str, Any]:
         if not self.environment_file.is_file():
