@@ -36,7 +36,6 @@ sys.path.insert(0, str(OFFLINE))
 
 import network_guard  # noqa: E402
 
-
 # What a marker needs on the machine, and the commands that provide it.
 _COMMANDS = {"java": ("java",), "browser": ("chromium", "chromium-browser", "google-chrome")}
 
