@@ -104,7 +104,9 @@ def paired_intervals(
     first = bootstrap(a, units=units, resamples=resamples, seed=seed)
     second = bootstrap(b, units=units, resamples=resamples, seed=seed)
     return {
-        name: paired_difference(first, second, name, level=level) for name in first.point if name in second.point
+        name: paired_difference(first, second, name, level=level)
+        for name in first.point
+        if name in second.point
     }
 
 

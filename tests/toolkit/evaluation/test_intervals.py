@@ -24,7 +24,8 @@ def test_the_mean_is_the_score_on_all_units() -> None:
 def test_same_seed_gives_same_interval_and_another_seed_another() -> None:
     values = np.random.default_rng(1).normal(size=200)
     first, again, other = (
-        interval(bootstrap(means({"x": values}), units=200, resamples=200, seed=seed), "x") for seed in (0, 0, 1)
+        interval(bootstrap(means({"x": values}), units=200, resamples=200, seed=seed), "x")
+        for seed in (0, 0, 1)
     )
     assert first == again != other
 
@@ -32,7 +33,8 @@ def test_same_seed_gives_same_interval_and_another_seed_another() -> None:
 def test_a_constant_shift_has_an_interval_without_width() -> None:
     values = np.random.default_rng(0).normal(size=100)
     result = paired_intervals(means({"x": values + 0.5}), means({"x": values}), units=100, resamples=100)["x"]
-    assert result.low == pytest.approx(0.5) and result.high == pytest.approx(0.5)
+    assert result.low == pytest.approx(0.5)
+    assert result.high == pytest.approx(0.5)
     assert result.excludes_zero
 
 
@@ -69,7 +71,8 @@ def test_a_corpus_ratio_is_recomputed_on_each_resample() -> None:
 
     draws = bootstrap(ratio, units=3, resamples=500)
     assert draws.point["r"] == pytest.approx(12 / 22)
-    assert draws.draws["r"].min() == pytest.approx(0.1) and draws.draws["r"].max() == pytest.approx(1.0)
+    assert draws.draws["r"].min() == pytest.approx(0.1)
+    assert draws.draws["r"].max() == pytest.approx(1.0)
 
 
 def test_no_units_and_unpaired_draws_are_refused() -> None:

@@ -12,7 +12,15 @@ from toolkit.data.scenes.language import references
 from toolkit.data.scenes.pretraining import write_pretraining
 from toolkit.data.scenes.questions import annotators, questions
 from toolkit.data.scenes.sampling import sample_scenes
-from toolkit.data.scenes.scene import COLOURS, SHAPES, UNSEEN_COMBINATIONS, Group, Scene, read_scenes, split_of
+from toolkit.data.scenes.scene import (
+    COLOURS,
+    SHAPES,
+    UNSEEN_COMBINATIONS,
+    Group,
+    Scene,
+    read_scenes,
+    split_of,
+)
 from toolkit.data.scenes.writing import write_sample, write_split
 from toolkit.errors import DataError, UsageError
 
@@ -46,7 +54,11 @@ def test_text_does_not_depend_on_the_hash_seed():
     )
     outputs = {
         subprocess.run(
-            [sys.executable, "-c", code], env={"PYTHONHASHSEED": seed}, capture_output=True, text=True, check=True
+            [sys.executable, "-c", code],
+            env={"PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
         ).stdout
         for seed in ("1", "2")
     }
