@@ -11,7 +11,7 @@ from pathlib import Path
 
 from toolkit.cli.stage import stage_main
 from toolkit.config.schema import PreferencesRecipe
-from toolkit.errors import RecipeError
+from toolkit.errors import DataError, RecipeError
 from toolkit.records import PromptRow
 from toolkit.runs.directory import RunDirectory
 
@@ -20,8 +20,9 @@ _log = logging.getLogger("vlm_rlhf.preferences")
 
 def run(recipe: PreferencesRecipe, directory: RunDirectory, resume: bool) -> None:
     """Write ``final/train.jsonl`` and, where the recipe has validation prompts, ``final/val.jsonl``."""
-    from reward_models.on_policy import ranked_pairs, sample_completions, write_preferences
+    from reward_models.on_policy import ranked_pairs, sample_completions
     from toolkit.data.sources import load_parts, load_preference_rows, load_prompt_rows
+    from toolkit.data.writing import write_preference_rows
     from toolkit.models.loading import load_vlm
     from toolkit.runs.atomic import atomic_directory
 
@@ -29,7 +30,8 @@ def run(recipe: PreferencesRecipe, directory: RunDirectory, resume: bool) -> Non
         source = Path(recipe.raters)
         human = load_preference_rows([_rows_source(source.name)], source.parent)
         with atomic_directory(directory.final) as folder:
-            _log.info("%d human judgements", write_preferences(folder / "train.jsonl", human))
+            write_preference_rows(human, folder / "train.jsonl")
+        _log.info("%d human judgements", len(human))
         return
     parts = dict(zip(("train", "val"), load_parts(recipe.data, load_prompt_rows), strict=True))
     rater = simulated_rater(recipe) if recipe.raters == "simulated" else metric_rater(parts["train"])
@@ -54,8 +56,14 @@ def run(recipe: PreferencesRecipe, directory: RunDirectory, resume: bool) -> Non
         )
     with atomic_directory(directory.final) as folder:
         for name in (name for name, rows in parts.items() if rows):
-            number = write_preferences(folder / f"{name}.jsonl", pairs[name])
-            _log.info("%s: %d pairs from %d prompts", name, number, len(parts[name]))
+            if not pairs[name]:
+                raise DataError(
+                    f"{name} prompts",
+                    "every prompt's completions scored the same, so there is no pair",
+                    remedy="raise completions_per_prompt or generation.temperature",
+                )
+            write_preference_rows(pairs[name], folder / f"{name}.jsonl")
+            _log.info("%s: %d pairs from %d prompts", name, len(pairs[name]), len(parts[name]))
 
 
 def simulated_rater(recipe: PreferencesRecipe):  # type: ignore[no-untyped-def]  # Rater, imported lazily

@@ -1,28 +1,25 @@
 """Preference pairs from a policy's own completions: sample K a prompt, have them ranked, keep the widest gaps.
 
-A reward model that has only seen other people's sentences does not know the policy's mistakes; on-policy pairs
-show it those, and give DPO completions the policy really writes.
+A reward model that has only seen other people's sentences does not know the policy's mistakes; on-policy
+pairs show it those, and give DPO completions the policy really writes.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import random
-import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from toolkit.config.schema import GenerationSpec
-from toolkit.errors import DataError
-from toolkit.records import ImageSource, PreferenceRow, PromptRow
+from toolkit.records import PreferenceRow, PromptRow
 from toolkit.runs.progress import progress
 
 if TYPE_CHECKING:
     from toolkit.models.loading import LoadedVlm
 
-__all__ = ["Rater", "ranked_pairs", "sample_completions", "write_preferences"]
+__all__ = ["Rater", "ranked_pairs", "sample_completions"]
 
 Rater = Callable[[PromptRow, Sequence[str]], Sequence[float]]
 """How good each text answers the row's prompt; any scale, higher is better, equal means undecided."""
@@ -39,8 +36,8 @@ def sample_completions(
 ) -> list[list[str]]:
     """``number`` sampled completions of every row, appended to ``file`` as batches finish.
 
-    Each batch has its own seed, and batches found in ``file`` are not sampled again: a killed run that goes on
-    ends with the same completions as one that was never killed.
+    Each batch has its own seed, and batches found in ``file`` are not sampled again: a killed run that goes
+    on ends with the same completions as one that was never killed.
     """
     from toolkit.data.images import load_image
     from toolkit.models.encoding import encode_prompt
@@ -52,7 +49,9 @@ def sample_completions(
     file.write_text("".join(json.dumps(batch) + "\n" for batch in done), encoding="utf-8")
     with file.open("a", encoding="utf-8") as stream:
         for index in progress(range(len(done), len(batches)), len(batches) - len(done), "sampling"):
-            prompts = [encode_prompt(vlm, r.prompt, [load_image(i) for i in r.images]) for r in batches[index]]
+            prompts = [
+                encode_prompt(vlm, r.prompt, [load_image(i) for i in r.images]) for r in batches[index]
+            ]
             completions = generate(
                 vlm,
                 prompts,
@@ -81,8 +80,9 @@ def ranked_pairs(
 ) -> list[PreferenceRow]:
     """The pairs of different scores with the widest gaps, at most ``pairs_per_prompt`` a row.
 
-    A share ``flip_fraction`` of the labels is turned round, as human raters slip. ``margin`` is not set: raters
-    say which text is better, not by how much. Rows whose completions all score the same give no pair.
+    A share ``flip_fraction`` of the labels is turned round, as human raters slip. ``margin`` is not set:
+    raters say which text is better, not by how much. Rows whose completions all score the same give no
+    pair.
     """
     rng = random.Random(f"raters/{seed}")
     pairs: list[PreferenceRow] = []
@@ -102,26 +102,6 @@ def ranked_pairs(
     return pairs
 
 
-def write_preferences(path: Path, pairs: Iterable[PreferenceRow]) -> int:
-    """Write preference rows as JSON lines beside their pictures; return how many.
-
-    Pictures are hard-linked (copied across file systems) into ``images/`` beside ``path``, because a data file
-    names only pictures of its own folder.
-
-    Raises:
-        DataError: there is no pair.
-    """
-    lines = [json.dumps(_line(pair, path.parent)) + "\n" for pair in pairs]
-    if not lines:
-        raise DataError(
-            str(path),
-            "no pair: every prompt's completions scored the same",
-            remedy="raise completions_per_prompt or generation.temperature",
-        )
-    path.write_text("".join(lines), encoding="utf-8")
-    return len(lines)
-
-
 def _finished_batches(file: Path) -> list[list[list[str]]]:
     """Whole lines only: the last one may have been cut by a kill."""
     text = file.read_text(encoding="utf-8") if file.exists() else ""
@@ -138,32 +118,3 @@ def _pair(row: PromptRow, chosen: str, rejected: str, name: str, source: str) ->
         images=row.images,
         source=source,
     )
-
-
-def _line(pair: PreferenceRow, folder: Path) -> dict[str, Any]:
-    return {
-        "sample_id": pair.sample_id,
-        "task": pair.task,
-        "prompt": [dict(message) for message in pair.prompt],
-        "chosen": pair.chosen,
-        "rejected": pair.rejected,
-        "images": [_beside(image, folder, f"{pair.sample_id}-{n}") for n, image in enumerate(pair.images)],
-        "source": pair.source,
-    }
-
-
-def _beside(image: ImageSource, folder: Path, name: str) -> str:
-    images = folder / "images"
-    images.mkdir(parents=True, exist_ok=True)
-    if isinstance(image, bytes):
-        target = images / name
-        target.write_bytes(image)
-        return f"images/{target.name}"
-    # Pictures of two folders may share a name, so the folder's name goes in front.
-    target = images / f"{image.parent.name}-{image.name}"
-    if not target.exists():
-        try:
-            os.link(image.resolve(), target)
-        except OSError:
-            shutil.copyfile(image, target)
-    return f"images/{target.name}"

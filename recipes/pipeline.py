@@ -1,0 +1,121 @@
+"""A chain of stages by directory: each reads the ``final/`` of an earlier one; finished ones are skipped.
+
+vlm-rlhf run scenes/quickstart run.output_dir=out/quickstart [--resume]
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import logging
+import random
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from toolkit.cli.stage import run_stage, stage_main
+from toolkit.config.schema import PipelineRecipe, PipelineStage
+from toolkit.runs.directory import RunDirectory
+
+_log = logging.getLogger("vlm_rlhf.pipeline")
+
+
+def run(recipe: PipelineRecipe, directory: RunDirectory, resume: bool) -> None:
+    """Prepare data and base model, run the stages in order, gather ``summary.json`` from the evaluation.
+
+    The stages run in this process, one after the other, so that the libraries are imported once.
+    """
+    out = directory.path
+    if recipe.prepare == "scenes":
+        prepare_scenes(recipe, out)
+    for number, stage in enumerate(recipe.stages, start=1):
+        _log.info("stage %d of %d: %s", number, len(recipe.stages), stage.name)
+        run_link(recipe, stage, directory, resume)
+    gather_summary(recipe, out)
+
+
+def prepare_scenes(recipe: PipelineRecipe, out: Path) -> None:
+    """Write the sample data to ``data/`` and the bundled tiny VLM to ``base/final/``, unless they are there."""
+    import shutil
+
+    from toolkit.bundled import bundled_path
+    from toolkit.data.scenes.writing import write_sample
+    from toolkit.runs.atomic import atomic_directory
+
+    if not (out / "data").exists():
+        began_s = time.monotonic()
+        with atomic_directory(out / "data") as folder:
+            write_sample(folder, seed=recipe.run.seed, rows=dict(recipe.rows))
+        _log.info("sample data written to %s in %.0f s", out / "data", time.monotonic() - began_s)
+    if not (out / "base" / "final").exists():
+        (out / "base").mkdir(exist_ok=True)
+        with atomic_directory(out / "base" / "final") as folder:
+            shutil.copytree(bundled_path("tiny-vlm"), folder, dirs_exist_ok=True)
+
+
+def run_link(recipe: PipelineRecipe, stage: PipelineStage, directory: RunDirectory, resume: bool) -> None:
+    """Load the stage's recipe with this chain's values and run it; a finished stage returns at once."""
+    from toolkit.config.catalogue import find_recipe
+    from toolkit.config.loading import load_recipe
+
+    out = directory.path
+    values = {"run.output_dir": str(out / stage.name), "run.seed": recipe.run.seed}
+    values |= {key: filled(value, out) for key, value in stage.overrides.items()}
+    path = find_recipe(stage.recipe)
+    link = load_recipe(path, [f"{key}={json.dumps(value)}" for key, value in values.items()])
+    seed_everything(recipe.run.seed)
+    run_stage(link, stage_function(link.stage), resume=True, recipe_path=path)
+
+
+def filled(value: Any, out: Path) -> Any:
+    """The value with ``{out}`` replaced by the chain's directory, in nested values too."""
+    if isinstance(value, str):
+        return value.replace("{out}", str(out))
+    if isinstance(value, Mapping):
+        return {key: filled(inner, out) for key, inner in value.items()}
+    if isinstance(value, Sequence):
+        return [filled(inner, out) for inner in value]
+    return value
+
+
+def stage_function(stage: str) -> Any:
+    """The ``run`` function of ``recipes/<stage>.py``."""
+    return importlib.import_module(f"recipes.{stage}").run
+
+
+def seed_everything(seed: int) -> None:
+    """Start every stage from the same random state, whether or not an earlier one ran in this process."""
+    import numpy as np
+    import torch
+
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def gather_summary(recipe: PipelineRecipe, out: Path) -> None:
+    """Copy the evaluation's summary to ``summary.json`` with the seconds of every stage."""
+    from toolkit.runs.atomic import atomic_write_text
+
+    for stage in recipe.stages:
+        found = out / stage.name / "summary.json"
+        if found.exists():
+            summary = json.loads(found.read_text(encoding="utf-8"))
+            summary["seconds"] = {link.name: stage_seconds(out / link.name) for link in recipe.stages}
+            atomic_write_text(out / "summary.json", json.dumps(summary, indent=2) + "\n")
+
+
+def stage_seconds(folder: Path) -> float | None:
+    """Wall seconds of a finished stage (of its last part, where it was interrupted and resumed)."""
+    found = folder / "finished.json"
+    return json.loads(found.read_text(encoding="utf-8"))["seconds"] if found.exists() else None
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the chain from the command line and return its exit code."""
+    return stage_main("pipeline", run, argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
