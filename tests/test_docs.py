@@ -48,6 +48,31 @@ def test_commands_of_the_readme_are_targets_of_the_makefile() -> None:
             assert re.search(rf"^{target}:", makefile, re.MULTILINE), f"{_name(page)}: make {target}"
 
 
+def _subcommands() -> list[str]:
+    text = "\n".join(page.read_text(encoding="utf-8") for page in _PAGES)
+    return sorted(
+        set(
+            re.findall(
+                r"(?:^|`)vlm-rlhf ([a-z]+(?: (?:ls|cp|schema|captions|vqa|sample|check|document-frequencies)\b)?)",
+                text,
+                re.MULTILINE,
+            )
+        )
+    )
+
+
+@pytest.mark.parametrize("command", _subcommands())
+def test_documented_commands_exist(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    from toolkit.cli.main import main
+
+    try:
+        code = main([*command.split(), "--help"])
+    except SystemExit as stopped:
+        code = stopped.code
+    assert code in (0, None), capsys.readouterr().err
+    assert "usage" in capsys.readouterr().out.lower()
+
+
 @pytest.mark.parametrize(("page", "block"), _blocks("yaml"))
 def test_recipe_examples_are_valid(page: str, block: str) -> None:
     from ruamel.yaml import YAML

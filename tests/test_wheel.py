@@ -73,7 +73,7 @@ def test_wheel_holds_what_users_need_and_no_more(wheel: Path) -> None:
     assert tops == {"toolkit", "reward_models", "recipes"}, tops
     assert "toolkit/py.typed" in names
     assert not [name for name in names if name.endswith((".pyc", ".bin", ".pkl", ".pt"))]
-    for pattern in ("configs/**/*.yaml", "accelerate/*.yaml"):
+    for pattern in ("configs/**/*.yaml", "accelerate/**/*.yaml"):
         wanted = {
             f"recipes/{file.relative_to(_REPOSITORY / 'recipes')}"
             for file in (_REPOSITORY / "recipes").glob(pattern)
