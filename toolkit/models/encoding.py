@@ -1,6 +1,7 @@
 """Prompts and completions as tensors: encoded one by one without padding, joined into batches late.
 
-Late joining is what lets every family survive shuffling and minibatching: a row carries its own image tensors.
+Late joining is what lets every family survive shuffling and minibatching: a row carries its own image
+tensors.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ class EncodedPrompt:
         input_ids: (L,), the generation prompt included.
         image_inputs: the processor's image tensors of this sample alone.
         token_inputs: further inputs of shape (L,), such as ``mm_token_type_ids``.
-        features: image features computed beforehand (``toolkit.models.vision_features``), used instead of pixels.
+        features: image features computed beforehand (``toolkit.models.vision_features``), used instead of
+            pixels.
     """
 
     input_ids: Tensor
@@ -59,14 +61,14 @@ class VlmBatch:
     features: tuple[ImageFeatures, ...] | None = None
 
     def model_inputs(self) -> dict[str, Any]:
-        """Arguments of one call. The container of the features is new each time, because generate changes it."""
+        """Arguments of one call. The features' container is new each time, because generate changes it."""
         if self.features is None:
             return dict(self.inputs)
         return {**self.inputs, "mm_encoder_outputs": {"image": as_encoder_output(self.features)}}
 
 
 def encode_prompt(vlm: LoadedVlm, prompt: Conversation, images: Sequence[Image]) -> EncodedPrompt:
-    """Encode a conversation that ends with the user's turn, with the generation prompt appended. Never truncates.
+    """Encode a conversation up to the assistant's turn, generation prompt included. Never truncates.
 
     Args:
         prompt: messages; as many ``{"type": "image"}`` blocks as ``images``.
@@ -98,7 +100,7 @@ def _with_images(prompt: Conversation, images: Sequence[Image]) -> list[dict[str
     if blocks != len(images):
         raise DataError(
             "prompt",
-            f"{blocks} image block{'s' if blocks != 1 else ''}, but {len(images)} image{'s' if len(images) != 1 else ''}",
+            f"found {len(images)} images for {blocks} image blocks",
             remedy="give one {'type': 'image'} block for each image",
         )
     waiting = iter(images)
@@ -123,7 +125,7 @@ def _check_image_tokens(vlm: LoadedVlm, input_ids: Tensor, image_inputs: dict[st
         raise DataError(
             "prompt",
             f"{found} image tokens in the text, but the vision tower gives {sum(counts)} features",
-            remedy="the text must not hold image tokens of its own, and processor and model must belong together",
+            remedy="remove image tokens from the text; processor and model must belong together",
         )
 
 
@@ -133,8 +135,9 @@ def encode_completion(vlm: LoadedVlm, text: str, *, end: bool = True) -> Tensor:
     Args:
         end: keep the end token; without it the answer is one that was cut off.
 
-    The ids equal those of the whole conversation from the end of the prompt on. What a template writes after the
-    end token (a newline, say) is left out; where it writes none, the tokenizer's own end token is appended.
+    The ids equal those of the whole conversation from the end of the prompt on. What a template writes after
+    the end token (a newline, say) is left out; where it writes none, the tokenizer's own end token is
+    appended.
     """
     answer = {"role": "assistant", "content": [{"type": "text", "text": text}]}
     template, tokenizer = vlm.processor.apply_chat_template, vlm.tokenizer
@@ -195,7 +198,7 @@ def collate(
 def _join_images(
     vlm: LoadedVlm, prompts: Sequence[EncodedPrompt]
 ) -> tuple[dict[str, Tensor], tuple[ImageFeatures, ...] | None]:
-    """Image tensors of a batch, or its features and the small tensors (grids) that positions are computed from."""
+    """Image tensors of a batch, or its features and the grids that positions are computed from."""
     images = vlm.family.collate_images([prompt.image_inputs for prompt in prompts])
     if not images or any(prompt.features is None for prompt in prompts if prompt.image_inputs):
         return images, None

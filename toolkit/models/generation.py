@@ -1,7 +1,7 @@
 """Sampling and greedy decoding of completions, from exactly the distribution that is scored later.
 
-top_k and top_p are off and a checkpoint's own generation settings (penalties, truncation) are set aside: they would
-make the sampled distribution another one than the model's, and importance ratios wrong.
+top_k and top_p are off and a checkpoint's own generation settings (penalties, truncation) are set aside: they
+would make the sampled distribution another one than the model's, and importance ratios wrong.
 """
 
 from __future__ import annotations
@@ -52,11 +52,12 @@ def generate(
     Args:
         temperature: 0 decodes greedily; otherwise logits are divided by it.
         batch_size: rows decoded together.
-        seed: seed of the samples, leaving torch's global random state as it was; without it the global one is used.
+        seed: seed of the samples, leaving torch's global random state as it was; without it the global one is
+            used.
 
     Returns:
-        ``len(prompts) * num_samples`` completions: all samples of the first prompt, then those of the second, …
-        Image placeholders are never sampled. The model's training mode is restored.
+        ``len(prompts) * num_samples`` completions: all samples of the first prompt, then those of the second,
+        … Image placeholders are never sampled. The model's training mode is restored.
     """
     config = _generation_config(vlm, max_new_tokens, temperature)
     if num_samples > 1:  # the tower need not see a picture once for every sample

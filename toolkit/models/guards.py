@@ -37,10 +37,11 @@ def prepare_process() -> None:
 
 
 def keep_bitsandbytes_weights_unpacked() -> None:
-    """Stop bitsandbytes from repacking 4-bit weights in place on CPUs with AVX512-BF16. Call before loading a model.
+    """Stop bitsandbytes from repacking 4-bit weights on CPUs with AVX512-BF16. Call before loading.
 
-    The first forward in eval mode without gradients repacks them; afterwards training gradients are wrong (cosine
-    0.4 to the true ones), merging an adapter gives garbage, and layers whose width is no multiple of 64 crash.
+    The first forward in eval mode without gradients repacks them; afterwards training gradients are wrong
+    (cosine 0.4 to the true ones), merging an adapter gives garbage, and layers whose width is no multiple of
+    64 crash.
 
     Raises:
         EnvironmentLacking: bitsandbytes is not installed, or no longer has the switch that this relies on.
@@ -85,7 +86,7 @@ def check_precision(spec: ModelSpec, *, on_cpu: bool) -> None:
 
 
 def check_torchvision() -> None:
-    """Refuse a torchvision that is installed but broken: with it every processor of transformers fails to import.
+    """Refuse a torchvision that is installed but broken: every processor would fail to import.
 
     Raises:
         EnvironmentLacking: torchvision is there and cannot be imported.

@@ -69,8 +69,8 @@ def load_vlm(spec: ModelSpec, *, trainable: bool, adapter: str = POLICY) -> Load
     """Load the model that ``spec`` names, on the GPU when there is one.
 
     Args:
-        trainable: False freezes everything and sets evaluation mode. True trains the adapter (the loaded one, or a
-            new one for ``spec.lora``), or all weights where there is no adapter, in training mode.
+        trainable: False freezes everything and sets evaluation mode. True trains the adapter (the loaded one,
+            or a new one for ``spec.lora``), or all weights where there is no adapter, in training mode.
         adapter: the name that an adapter gets in memory.
 
     Raises:
@@ -102,7 +102,8 @@ def _check_adapter_settings(spec: ModelSpec, source: ModelSource, trainable: boo
         if have != (spec.lora.rank, spec.lora.alpha):
             raise RecipeError(
                 "model.lora",
-                f"rank and alpha {spec.lora.rank}, {spec.lora.alpha}, but the adapter {spec.id} has {have[0]}, {have[1]}",
+                f"rank, alpha: found {spec.lora.rank}, {spec.lora.alpha}; the adapter {spec.id} has "
+                f"{have[0]}, {have[1]}",
                 remedy="leave model.lora out to go on with that adapter, or name its base as model.id",
             )
     if trainable and spec.quantization is not None and spec.lora is None and source.adapter is None:
@@ -114,7 +115,7 @@ def _check_adapter_settings(spec: ModelSpec, source: ModelSource, trainable: boo
 
 
 def _read(loader: Any, source: ModelSource, **arguments: Any) -> Any:
-    """Call a ``from_pretrained`` on the base with safe settings; a checkpoint's fault becomes a CheckpointError."""
+    """A ``from_pretrained`` of the base with safe settings; a checkpoint's fault is a CheckpointError."""
     try:
         return loader(
             source.base,
@@ -127,7 +128,7 @@ def _read(loader: Any, source: ModelSource, **arguments: Any) -> Any:
         remedy = (
             "the directory must hold config.json, *.safetensors and the processor's files"
             if source.local
-            else "check the name; without network the model must be in the Hugging Face cache or a local directory"
+            else "check the name; without network it must be in the Hugging Face cache or a directory"
         )
         raise CheckpointError(f"cannot load {source.base}: {error}", remedy=remedy) from error
 

@@ -33,7 +33,7 @@ class CompletionScores:
 def completion_logprobs(
     model: nn.Module, batch: VlmBatch, *, temperature: float = 1.0
 ) -> tuple[Tensor, Tensor]:
-    """(log-probabilities (B, T) float32, mask (B, T) bool) of the completions in ``batch`` under the active role."""
+    """(log-probabilities (B, T) float32, mask (B, T) bool) of the completions under the active role."""
     scores = score_completions(model, batch, temperature=temperature)
     return scores.logprobs, scores.mask
 

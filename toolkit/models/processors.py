@@ -15,7 +15,8 @@ __all__ = ["load_processor"]
 def load_processor(directory: str, config: PretrainedConfig, *, revision: str | None, local: bool) -> Any:
     """The checkpoint's processor, with padding on the left.
 
-    Without torchvision the video part of Qwen-VL's processor cannot be built; an image-only one takes its place.
+    Without torchvision the video part of Qwen-VL's processor cannot be built; an image-only one takes its
+    place.
 
     Raises:
         CheckpointError: the processor's files are missing, damaged, or without a chat template.

@@ -1,4 +1,4 @@
-"""bitsandbytes quantisation of the language model's linear layers, and the check that exactly those were quantised."""
+"""Quantisation of the language model's linear layers, and the check that exactly those were quantised."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ __all__ = ["bitsandbytes_config", "check_quantized", "quantized_linear_names"]
 def bitsandbytes_config(spec: QuantizationSpec, model_config: PretrainedConfig) -> BitsAndBytesConfig:
     """transformers' configuration that leaves tower, projector and output head alone.
 
-    The names to skip are read from the model's own structure (built without memory), because a name that matches
-    nothing is accepted silently: the tower would be quantised, at a real loss of quality.
+    The names to skip are read from the model's own structure (built without memory), because a name that
+    matches nothing is accepted silently: the tower would be quantised, at a real loss of quality.
     """
     with init_empty_weights():
         skeleton = AutoModelForImageTextToText.from_config(model_config)

@@ -1,11 +1,11 @@
-"""Several adapters ("roles") on one base model: policy ``default``, reference ``ref``, ``value`` and ``reward``.
+"""Several adapters ("roles") on one base model: ``default`` (policy), ``ref``, ``value`` and ``reward``.
 
-PEFT's ``set_adapter`` changes ``requires_grad``: switching to the reference and back unfreezes it and drops the
-gradients of the others, without a word. Here a role is switched for the time of a ``with`` block and nothing else
-changes. What trains is declared once, by ``set_trainable``.
+PEFT's ``set_adapter`` changes ``requires_grad``: switching to the reference and back unfreezes it and drops
+the gradients of the others, without a word. Here a role is switched for the time of a ``with`` block and
+nothing else changes. What trains is declared once, by ``set_trainable``.
 
-The switch sets PEFT's private ``BaseTunerLayer._active_adapter``; ``tests/toolkit/models/test_roles.py`` holds the
-contract with it.
+The switch sets PEFT's private ``BaseTunerLayer._active_adapter``; ``tests/toolkit/models/test_roles.py``
+holds the contract with it.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def _require_peft(model: nn.Module) -> PeftModel:
 
 
 def roles_of(model: nn.Module) -> list[str]:
-    """Names of the model's roles, in the order in which they were added; empty for a model without adapters."""
+    """Names of the model's roles in the order they were added; empty for a model without adapters."""
     return list(model.peft_config) if isinstance(model, PeftModel) else []
 
 
@@ -75,7 +75,7 @@ def active_role(model: nn.Module) -> str | None:
 
 @contextmanager
 def role(model: nn.Module, name: str | None) -> Iterator[None]:
-    """Forwards inside the block use role ``name``, or the bare base for None. ``requires_grad`` is not touched.
+    """Forwards inside the block use role ``name``, or the bare base for None; nothing else changes.
 
     Blocks nest, and the role before is restored after an exception too.
 
@@ -129,7 +129,7 @@ def add_role(
 
 
 def role_parameters(model: nn.Module, name: str) -> list[tuple[str, nn.Parameter]]:
-    """(name without the role, parameter) of one role's adapter, in module order; the same names for every role."""
+    """(name without the role, parameter) of one role's adapter; names and order equal for all roles."""
     marker = f".{name}."
     return [
         (key.replace(marker, ".", 1), parameter)
@@ -154,10 +154,10 @@ def set_trainable(model: nn.Module, roles: Collection[str]) -> None:
 
 
 def checkpoint_contexts(model: nn.Module) -> Any:
-    """A ``context_fn`` for non-reentrant activation checkpointing: the recompute runs under its forward's role.
+    """A ``context_fn`` for non-reentrant checkpointing: the recompute runs under its forward's role.
 
-    Without it the recompute uses whichever role is active during backward, and the gradients of the other roles are
-    wrong without any message.
+    Without it the recompute uses whichever role is active during backward, and the gradients of the other
+    roles are wrong without any message.
     """
 
     def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:

@@ -1,4 +1,4 @@
-"""What ``model.id`` points to: a model directory, an adapter directory with its base, or a name on the hub."""
+"""What ``model.id`` points to: a model directory, an adapter directory with its base, or a hub id."""
 
 from __future__ import annotations
 
@@ -48,7 +48,8 @@ def find_source(model_id: str, revision: str | None = None) -> ModelSource:
     """Tell model directory, adapter directory and hub id apart.
 
     Raises:
-        CheckpointError: a directory that holds neither, a path that does not exist, or an adapter whose base is gone.
+        CheckpointError: a directory that holds neither, a path that does not exist, or an adapter whose base
+            is gone.
     """
     path = Path(model_id).expanduser()
     if path.is_dir():

@@ -79,7 +79,7 @@ def language_linear_names(model: nn.Module) -> list[str]:
 
 
 def lora_target_pattern(model: nn.Module, targets: list[str] | None = None) -> str:
-    """A regular expression for PEFT's ``target_modules``: linear layers of the language model and nothing else.
+    """A regular expression for PEFT's ``target_modules``: linear layers of the language model only.
 
     Args:
         targets: name endings such as ``q_proj``; by default all linear layers.

@@ -1,7 +1,8 @@
 """Image features of a frozen vision tower, computed once and reused by every forward.
 
-They go in through transformers' public ``mm_encoder_outputs``; results are equal to the last bit (measured for LLaVA,
-Idefics3 and Qwen-VL). Never through ``inputs_embeds``, which loses positions and deepstack features.
+They go in through transformers' public ``mm_encoder_outputs``; results are equal to the last bit (measured
+for LLaVA, Idefics3 and Qwen-VL). Never through ``inputs_embeds``, which loses positions and deepstack
+features.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ __all__ = ["vision_features", "with_vision_features"]
 def with_vision_features(
     vlm: LoadedVlm, prompts: Sequence[EncodedPrompt], *, batch_size: int = 64
 ) -> list[EncodedPrompt]:
-    """The prompts with their image features, which later batches use instead of pixels; no gradient reaches the tower.
+    """The prompts with their image features, used instead of pixels; no gradient reaches the tower.
 
     Prompts that have features keep them, and those without images stay as they are.
     """

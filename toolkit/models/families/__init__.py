@@ -23,6 +23,6 @@ _KNOWN: dict[str, type[Family]] = {
 
 
 def family_of(model_or_config: Any) -> Family:
-    """The family of a model or of its configuration; generic behaviour for model types that are not known here."""
+    """The family of a model or of its configuration; a generic one for model types not known here."""
     config = getattr(model_or_config, "config", model_or_config)
     return _KNOWN.get(config.model_type, Family)(config)

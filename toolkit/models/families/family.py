@@ -1,7 +1,7 @@
 """What a family of vision-language models does in its own way, with a generic behaviour for unknown ones.
 
-A sample's image tensors are kept as its processor made them, alone. The family says how many image tokens they
-must correspond to, how those of several samples are joined, and which token ids may never be sampled.
+A sample's image tensors are kept as its processor made them, alone. The family says how many image tokens
+they must correspond to, how those of several samples are joined, and which token ids may never be sampled.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Family:
                 return int(value)
         raise RunFailed(
             f"model type {self.name!r}: its configuration names no image_token_id",
-            remedy="use a LLaVA, Idefics3/SmolVLM or Qwen-VL model, or another image-text model of transformers",
+            remedy="use a LLaVA, Idefics3/SmolVLM or Qwen-VL model",
         )
 
     def placeholder_ids(self, processor: Any) -> list[int]:
@@ -84,11 +84,11 @@ class Family:
         return None
 
     def feature_chunks(self, images: Mapping[str, Tensor]) -> int:
-        """How many entries of ``get_image_features(...).pooler_output`` belong to this sample: one an image."""
+        """Entries of ``get_image_features(...).pooler_output`` that belong to this sample: one an image."""
         return 0 if not images else int(next(iter(images.values())).shape[0])
 
     def collate_images(self, samples: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-        """Join the image tensors of several samples, in the order of ``samples``; samples without images are skipped.
+        """Join the image tensors of several samples, in their order; samples without images are skipped.
 
         Raises:
             RunFailed: tensors whose shapes do not fit together.

@@ -35,7 +35,7 @@ class LlavaFamily(Family):
 
 @dataclass(frozen=True)
 class PaddedFamily(Family):
-    """An image is a varying number of tiles (LLaVA-NeXT, LLaVA-OneVision); the model drops the padding tiles."""
+    """An image is a varying number of tiles (LLaVA-NeXT, -OneVision); the model drops padding tiles."""
 
     own_positions: bool = False
 
@@ -72,7 +72,7 @@ class Idefics3Family(PaddedFamily):
 
 @dataclass(frozen=True)
 class QwenVlFamily(Family):
-    """Patches of all images in one matrix: ``pixel_values`` is (patches, values), ``image_grid_thw`` (images, 3)."""
+    """Patches of all images in one matrix (patches, values), and ``image_grid_thw`` (images, 3)."""
 
     def feature_counts(self, images: Mapping[str, Tensor]) -> list[int] | None:
         """Patches of each image after merging."""

@@ -1,4 +1,4 @@
-"""LLaVA-like models: one tensor an image, a fixed number of image tokens. Also the tiny one built from scratch."""
+"""The tiny LLaVA-like model: one tensor an image, a fixed number of image tokens, built from scratch."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from transformers import (
 
 from toolkit.config.schema import TinyArchitecture
 from toolkit.errors import RecipeError
+from toolkit.models.families.templates import compact_template
 from toolkit.models.families.tiny_tokenizer import EOS, train_tokenizer
 
 __all__ = ["CHAT_TEMPLATE", "IMAGE_TOKEN", "build_tiny_llava"]
@@ -25,20 +26,7 @@ IMAGE_TOKEN = "<image>"
 _LANGUAGE_BLOCK = 64  # 4-bit blocks: other widths are refused by bitsandbytes' CPU kernels
 _MAX_POSITIONS = 2048
 
-# An image and its text, a newline, the answer, the end token: few tokens, because all of them cost CPU time.
-CHAT_TEMPLATE = (
-    "{%- macro plain(content) -%}"
-    "{%- if content is string -%}{{ content }}{%- else -%}{%- for block in content -%}"
-    "{%- if block['type'] == 'image' -%}{{ '" + IMAGE_TOKEN + "' }}"
-    "{%- elif block['type'] == 'text' -%}{{ block['text'] }}{%- endif -%}"
-    "{%- endfor -%}{%- endif -%}{%- endmacro -%}"
-    "{%- for message in messages -%}"
-    "{%- if message['role'] == 'assistant' -%}{{ '\\n' }}"
-    "{%- generation -%}{{ plain(message['content']) + '" + EOS + "' }}{%- endgeneration -%}"
-    "{%- else -%}{{ plain(message['content']) }}{%- endif -%}"
-    "{%- endfor -%}"
-    "{%- if add_generation_prompt -%}{{ '\\n' }}{%- endif -%}"
-)
+CHAT_TEMPLATE = compact_template(image=IMAGE_TOKEN, eos=EOS)
 
 
 def build_tiny_llava(
@@ -50,8 +38,8 @@ def build_tiny_llava(
 ) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
     """A random LLaVA model (SigLIP tower, Llama language model) in float32, with its processor.
 
-    ``save_pretrained`` of both makes a directory that AutoProcessor and AutoModelForImageTextToText read. The same
-    seed gives the same weights; torch's global random state is left as it was.
+    ``save_pretrained`` of both makes a directory that AutoProcessor and AutoModelForImageTextToText read. The
+    same seed gives the same weights; torch's global random state is left as it was.
 
     Args:
         architecture: sizes; an image becomes ``(image_size / patch_size) ** 2`` tokens.

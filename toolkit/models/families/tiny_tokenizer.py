@@ -1,7 +1,7 @@
 """A small byte-level BPE tokenizer, trained on the spot, for models built from scratch.
 
-Every byte has a token, so any text can be written; the merges that are left over go to whole words. Words carry
-their leading blank, the first word of a text included, so that a word has one token wherever it stands.
+Every byte has a token, so any text can be written; the merges that are left over go to whole words. Words
+carry their leading blank, the first word of a text included, so that a word has one token wherever it stands.
 """
 
 from __future__ import annotations
@@ -26,17 +26,18 @@ def train_tokenizer(
     vocabulary: int,
     special_tokens: Sequence[str] = (),
     chat_template: str | None = None,
+    eos: str = EOS,
 ) -> PreTrainedTokenizerFast:
     """Train a tokenizer of at most ``vocabulary`` tokens on ``texts``.
 
-    The specials ``<pad> <s> </s>`` have the ids 0, 1, 2, followed by ``special_tokens``. The newline that marks
-    the assistant's turn is a token of its own that never merges with its neighbours: a prompt's ids are therefore
-    always a prefix of the ids of prompt and completion.
+    The specials ``<pad> <s>`` and ``eos`` have the ids 0, 1, 2, followed by ``special_tokens``. The newline that
+    marks the assistant's turn is a token of its own that never merges with its neighbours: a prompt's ids are
+    therefore always a prefix of the ids of prompt and completion.
 
     Raises:
         RecipeError: ``vocabulary`` leaves no room for the 256 bytes and the special tokens.
     """
-    specials = [PAD, BOS, EOS, *special_tokens]
+    specials = [PAD, BOS, eos, *special_tokens]
     smallest = _BYTES + len(specials) + 1
     if vocabulary < smallest:
         raise RecipeError(
@@ -58,7 +59,7 @@ def train_tokenizer(
         tokenizer_object=backend,
         pad_token=PAD,
         bos_token=BOS,
-        eos_token=EOS,
+        eos_token=eos,
         extra_special_tokens=list(special_tokens),
         chat_template=chat_template,
         clean_up_tokenization_spaces=False,
