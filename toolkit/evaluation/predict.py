@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit.evaluation.predictions import Prediction, PredictionFile
-from toolkit.records import Conversation, PromptRow
+from toolkit.evaluation.split import prompt_text
+from toolkit.records import PromptRow
 
 if TYPE_CHECKING:
     from toolkit.config.schema import DecodingSpec, ModelSpec
@@ -25,12 +26,13 @@ def predict_rows(
     decoding: DecodingSpec,
     label: str,
     file: PredictionFile | None = None,
+    after_batch: Callable[[], None] | None = None,
 ) -> list[Prediction]:
     """Decode one completion a row, greedily.
 
     Batches are formed over rows sorted by the length of their prompts, so that little is padded; which rows share
     a batch depends on ``rows`` and ``decoding`` alone. With ``file``, whole batches found there are not decoded
-    again, and each new batch is appended as it finishes.
+    again, and each new batch is appended as it finishes; then ``after_batch`` is called, which may raise to stop.
 
     Returns:
         One prediction a row, in the order of ``rows``.
@@ -49,6 +51,8 @@ def predict_rows(
         if file is not None:
             file.append(decoded)
         predictions.update((prediction.sample_id, prediction) for prediction in decoded)
+        if after_batch is not None:
+            after_batch()
     return [predictions[row.sample_id] for row in rows]
 
 
@@ -100,23 +104,17 @@ def _decode(vlm: LoadedVlm, batch: Sequence[PromptRow], decoding: DecodingSpec) 
 
 
 def _batches(rows: Sequence[PromptRow], size: int) -> Iterator[list[PromptRow]]:
-    ordered = sorted(rows, key=lambda row: len(_prompt_text(row.prompt)))
+    ordered = sorted(rows, key=lambda row: len(prompt_text(row.prompt)))
     for start in range(0, len(ordered), size):
         yield ordered[start : start + size]
-
-
-def _prompt_text(prompt: Conversation) -> str:
-    parts: list[str] = []
-    for message in prompt:
-        content = message["content"]
-        blocks: Sequence[Mapping[str, Any]] = [{"text": content}] if isinstance(content, str) else content
-        parts += [str(block.get("text", "<image>")) for block in blocks]
-    return "\n".join(parts)
 
 
 def _rows_digest(rows: Sequence[PromptRow]) -> str:
     digest = hashlib.sha256()
     for row in rows:
-        images = [hashlib.sha256(image).hexdigest() if isinstance(image, bytes) else str(image) for image in row.images]
-        digest.update(json.dumps([row.sample_id, _prompt_text(row.prompt), images]).encode())
+        images = [
+            hashlib.sha256(image).hexdigest() if isinstance(image, bytes) else str(image)
+            for image in row.images
+        ]
+        digest.update(json.dumps([row.sample_id, prompt_text(row.prompt), images]).encode())
     return digest.hexdigest()[:16]

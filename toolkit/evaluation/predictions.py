@@ -59,7 +59,9 @@ class PredictionFile:
         if not lines:
             return {}
         if json.loads(lines[0]) != self.header:
-            _logger.warning("%s was decoded from another checkpoint or with other settings: starting anew", self.path)
+            _logger.warning(
+                "%s was decoded from another checkpoint or with other settings: starting anew", self.path
+            )
             return {}
         predictions = (Prediction(**json.loads(line)) for line in lines[1:])
         return {prediction.sample_id: prediction for prediction in predictions}

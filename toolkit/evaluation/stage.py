@@ -1,0 +1,245 @@
+"""The ``eval`` stage: decode the test split with every system, score it beside its baselines, write the summary.
+
+The folder it leaves can be scored, compared and reported again without models or data: ``summary.json``,
+``references.json``, ``questions.json``, ``annotations.json``, ``systems/<name>/{predictions.jsonl,
+captions_results.json, vqa_results.json, per_image.jsonl, per_question.jsonl}`` and ``samples/``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from toolkit.config.schema import RowsSource
+from toolkit.errors import DataError, RecipeError
+from toolkit.evaluation.baselines import (
+    constant_answer,
+    constant_caption,
+    leave_one_answer_out,
+    leave_one_reference_out,
+    shuffled_images,
+)
+from toolkit.evaluation.predictions import Prediction
+from toolkit.evaluation.protocol import protocol
+from toolkit.evaluation.samples import write_samples
+from toolkit.evaluation.scoring import SystemScores
+from toolkit.evaluation.split import Id, TestSplit
+from toolkit.evaluation.summary import build_differences, build_intervals, build_row, write_summary
+from toolkit.evaluation.system import CaptionScorer, decode_system, gold_scorer, reward_scorer, score_system
+from toolkit.evaluation.tokens import TokenCounter
+from toolkit.records import PreferenceRow
+
+if TYPE_CHECKING:
+    from toolkit.config.schema import EvalRecipe, SystemSpec
+    from toolkit.rewards.base import Reward
+    from toolkit.runs.directory import RunDirectory
+
+__all__ = ["RewardModelCard", "evaluate_systems"]
+
+RewardModelCard = Callable[[Sequence[PreferenceRow]], Mapping[str, Any]]
+_RESERVED = ("blind", "human")
+_logger = logging.getLogger("vlm_rlhf.evaluation")
+
+
+def evaluate_systems(
+    recipe: EvalRecipe,
+    run: RunDirectory,
+    *,
+    reward: Reward | None = None,
+    reward_model_card: RewardModelCard | None = None,
+) -> dict[str, Any]:
+    """Run the ``eval`` stage and return what ``summary.json`` holds.
+
+    Args:
+        recipe: the recipe.
+        run: the prepared run directory. Decoding goes on where an earlier run stopped.
+        reward: scores captions for the column ``reward``; the recipe's script loads it, for this layer knows no
+            reward models.
+        reward_model_card: accuracies of the reward model on the pairs of ``preference_pairs``, as
+            ``toolkit.evaluation.pairs.accuracy_card`` builds them.
+
+    Raises:
+        RecipeError: names that clash or do not exist, pairs without a reward model; all at once.
+        DataError: the test split is unfit for scoring.
+    """
+    _check(recipe, reward_model_card)
+    from toolkit.data.sources import load_prompt_rows
+
+    root = Path(recipe.data.root)
+    split = TestSplit.from_rows(load_prompt_rows(recipe.data.test, root), where=f"test data of {root}")
+    stage = _Stage(recipe, run, split, _scorers(recipe, reward))
+    systems = {system.name: stage.decoded(system) for system in recipe.systems}
+    blind, told = stage.blind()
+    human = stage.human()
+    rows = {name: scores for name, scores in (("blind", blind), ("human", human), *systems.items()) if scores}
+    summary: dict[str, Any] = {
+        "rows": {name: build_row(scores) for name, scores in rows.items()},
+        "reward_model": _card(recipe, reward_model_card),
+        "differences": build_differences(rows, recipe.differences),
+        "intervals": {name: build_intervals(scores) for name, scores in rows.items()},
+        "baselines": {"blind": told},
+        "protocol": protocol(recipe, split),
+        "seconds": {},
+    }
+    split.write(run.path)
+    write_samples(run.path / "samples", split, systems)
+    write_summary(run.path / "summary.json", summary)
+    return summary
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Stage:
+    recipe: EvalRecipe
+    run: RunDirectory
+    split: TestSplit
+    scorers: Mapping[str, CaptionScorer]
+
+    def decoded(self, system: SystemSpec) -> SystemScores:
+        return self.score(system.name, self.split, self.decode(system, system.name, self.split))
+
+    def decode(self, system: SystemSpec, name: str, split: TestSplit) -> list[Prediction]:
+        return decode_system(
+            system.model,
+            split.rows,
+            decoding=self.recipe.generation,
+            folder=self.folder(name),
+            label=f"decode {name}",
+            after_batch=lambda: self.run.stop.raise_if_requested(
+                "evaluation stopped; decoded batches are kept"
+            ),
+        )
+
+    def score(self, name: str, split: TestSplit, predictions: Sequence[Prediction]) -> SystemScores:
+        by_id = {prediction.sample_id: prediction for prediction in predictions}
+        _logger.info("score %s", name)
+        return score_system(
+            self.folder(name), split, by_id, scorers=self.scorers, resamples=self.recipe.resamples
+        )
+
+    def folder(self, name: str) -> Path:
+        return self.run.path / "systems" / name
+
+    def blind(self) -> tuple[SystemScores, dict[str, Any]]:
+        """The better of constant texts and shuffled pictures, for captions and for answers separately."""
+        constants = self.constant_texts()
+        texts = [constants[row.task] for row in self.split.rows]
+        constant = self.score("blind-constant", self.split, self.spoken(self.split, texts))
+        told = {"constant_caption": constants.get("caption"), "constant_answer": constants.get("vqa")}
+        candidates = {"a constant text": constant}
+        system = next((item for item in self.recipe.systems if item.name == self.recipe.blind_from), None)
+        if system is not None:
+            rows = shuffled_images(self.split.rows)
+            wrong = TestSplit.from_rows(rows, where="shuffled images")
+            decoded = self.decode(system, "blind-shuffled", wrong)
+            candidates[f"{system.name} with shuffled images"] = self.score(
+                "blind-shuffled", self.split, decoded
+            )
+        return _better(candidates, told)
+
+    def constant_texts(self) -> dict[str, str]:
+        texts: dict[str, str] = {}
+        if self.split.captions:
+            texts["caption"] = constant_caption(_train_references(self.recipe) or self.split.references)
+        if self.split.questions:
+            texts["vqa"] = constant_answer(self.split.questions)
+        return texts
+
+    def human(self) -> SystemScores | None:
+        """People against the other people, where every row has enough of them."""
+        captions = leave_one_reference_out(self.split.captions)
+        answers = leave_one_answer_out(self.split.questions)
+        if captions is None and answers is None:
+            return None
+        caption_texts, caption_rows = captions or ([], [])
+        answer_texts, answer_rows = answers or ([], [])
+        split = TestSplit(captions=tuple(caption_rows), questions=tuple(answer_rows))
+        return self.score("human", split, self.spoken(split, [*caption_texts, *answer_texts]))
+
+    def spoken(self, split: TestSplit, texts: Sequence[str]) -> list[Prediction]:
+        """Texts that no model wrote, counted with the tokenizer of the first system."""
+        counter = TokenCounter(self.recipe.systems[0].model)
+        pairs = zip(split.rows, texts, strict=True)
+        return [Prediction(row.sample_id, text, counter.count(text) + 1, True) for row, text in pairs]
+
+
+def _better(
+    candidates: Mapping[str, SystemScores], told: Mapping[str, str | None]
+) -> tuple[SystemScores, dict[str, Any]]:
+    """Captions of the candidate with the higher CIDEr, answers of the one with the higher accuracy."""
+    chosen: dict[str, str | None] = {}
+    for task, key in (("caption", "cider"), ("vqa", "vqa_accuracy")):
+        scores = {name: found for name in candidates if (found := candidates[name].value(key)) is not None}
+        chosen[task] = max(scores, key=scores.__getitem__, default=None)
+    draws = {task: candidates[name].draws[task] for task, name in chosen.items() if name is not None}
+    best = SystemScores(
+        captions=candidates[chosen["caption"]].captions if chosen["caption"] else None,
+        vqa=candidates[chosen["vqa"]].vqa if chosen["vqa"] else None,
+        draws=draws,
+    )
+    rows = {name: build_row(scores) for name, scores in candidates.items()}
+    return best, {**chosen, **told, "candidates": rows}
+
+
+def _check(recipe: EvalRecipe, card: RewardModelCard | None) -> None:
+    names = [system.name for system in recipe.systems]
+    known = {*names, *_RESERVED}
+    problems = [
+        f"systems: the name '{name}' is used twice"
+        for name in sorted({n for n in names if names.count(n) > 1})
+    ]
+    problems += [f"systems: '{name}' is the name of a baseline row" for name in names if name in _RESERVED]
+    problems += [
+        f"systems: '{name}' cannot name a folder; expected letters, digits, '-', '_' or '.'"
+        for name in names
+        if not name.replace("-", "").replace("_", "").replace(".", "").isalnum()
+    ]
+    if recipe.blind_from is not None and recipe.blind_from not in names:
+        problems.append(
+            f"blind_from: no system is named '{recipe.blind_from}'; expected one of {', '.join(names)}"
+        )
+    problems += [
+        f"differences: no system is named '{name}'; expected one of {', '.join(sorted(known))}"
+        for pair in recipe.differences
+        for name in pair
+        if name not in known
+    ]
+    if recipe.preference_pairs and card is None:
+        problems.append("preference_pairs: expected a reward_model to judge them, found none")
+    if problems:
+        raise RecipeError("eval recipe", problems, remedy="correct the names in the recipe")
+
+
+def _scorers(recipe: EvalRecipe, reward: Reward | None) -> dict[str, CaptionScorer]:
+    scorers: dict[str, CaptionScorer] = {}
+    if reward is not None:
+        scorers["reward"] = reward_scorer(reward, "score with the reward model")
+    if recipe.scenes is not None:
+        scorers["gold"] = gold_scorer(Path(recipe.scenes))
+    return scorers
+
+
+def _train_references(recipe: EvalRecipe) -> dict[Id, Sequence[str]] | None:
+    if recipe.train_references is None:
+        return None
+    from toolkit.data.coco import read_captions
+
+    problems: list[str] = []
+    items = read_captions(Path(recipe.train_references), problems)
+    if problems:
+        raise DataError(recipe.train_references, problems, remedy="correct the training references")
+    return {item.image_id: item.captions for item in items}
+
+
+def _card(recipe: EvalRecipe, card: RewardModelCard | None) -> dict[str, Any] | None:
+    if card is None or not recipe.preference_pairs:
+        return None
+    from toolkit.data.sources import load_preference_rows
+
+    pairs: list[PreferenceRow] = []
+    for name in recipe.preference_pairs:
+        path = Path(name)
+        pairs += load_preference_rows([RowsSource(kind="rows", file=path.name)], path.parent)
+    return dict(card(pairs))
