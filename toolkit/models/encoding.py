@@ -75,9 +75,9 @@ def encode_prompt(vlm: LoadedVlm, prompt: Conversation, images: Sequence[Image])
         images: decoded pictures, in the order of their blocks.
 
     Raises:
-        DataError: another number of images than blocks, or of image tokens than image features.
+        DataError: another number of images than blocks or of image tokens than features; an image token in the text.
     """
-    messages = _with_images(prompt, images)
+    messages = _with_images(vlm, prompt, images)
     encoded = vlm.processor.apply_chat_template(
         messages, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
     )
@@ -89,33 +89,36 @@ def encode_prompt(vlm: LoadedVlm, prompt: Conversation, images: Sequence[Image])
     return EncodedPrompt(input_ids, image_inputs, token_inputs)
 
 
-def _with_images(prompt: Conversation, images: Sequence[Image]) -> list[dict[str, Any]]:
+def _with_images(vlm: LoadedVlm, prompt: Conversation, images: Sequence[Image]) -> list[dict[str, Any]]:
     """The messages with each image block holding its picture."""
-    blocks = sum(
-        block.get("type") == "image"
-        for message in prompt
-        if not isinstance(message["content"], str)
-        for block in message["content"]
-    )
-    if blocks != len(images):
+    messages = [{"role": message["role"], "content": _blocks(message["content"])} for message in prompt]
+    blocks = [block for message in messages for block in message["content"]]
+    placeholders = [block for block in blocks if block.get("type") == "image"]
+    if len(placeholders) != len(images):
         raise DataError(
             "prompt",
-            f"found {len(images)} images for {blocks} image blocks",
+            f"found {len(images)} images for {len(placeholders)} image blocks",
             remedy="give one {'type': 'image'} block for each image",
         )
-    waiting = iter(images)
-    return [
-        {
-            "role": message["role"],
-            "content": [{"type": "text", "text": message["content"]}]
-            if isinstance(message["content"], str)
-            else [
-                {"type": "image", "image": next(waiting)} if block.get("type") == "image" else dict(block)
-                for block in message["content"]
-            ],
-        }
-        for message in prompt
-    ]
+    token = vlm.tokenizer.convert_ids_to_tokens(vlm.family.image_token_id)
+    if any(token in block.get("text", "") for block in blocks):
+        raise DataError(
+            "prompt",
+            f"the text holds the image token {token}",
+            remedy="remove it; images are blocks of their own",
+        )
+    for block, image in zip(placeholders, images, strict=True):
+        block["image"] = image
+    return messages
+
+
+def _blocks(content: Any) -> list[dict[str, Any]]:
+    """A message's content as a list of new blocks."""
+    return (
+        [{"type": "text", "text": content}]
+        if isinstance(content, str)
+        else [dict(block) for block in content]
+    )
 
 
 def _check_image_tokens(vlm: LoadedVlm, input_ids: Tensor, image_inputs: dict[str, Tensor]) -> None:
@@ -125,7 +128,7 @@ def _check_image_tokens(vlm: LoadedVlm, input_ids: Tensor, image_inputs: dict[st
         raise DataError(
             "prompt",
             f"{found} image tokens in the text, but the vision tower gives {sum(counts)} features",
-            remedy="remove image tokens from the text; processor and model must belong together",
+            remedy="processor and model must belong together",
         )
 
 

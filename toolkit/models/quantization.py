@@ -40,7 +40,11 @@ def quantized_linear_names(model: nn.Module, bits: int = 4) -> list[str]:
     import bitsandbytes
 
     wanted: Any = bitsandbytes.nn.Linear4bit if bits == 4 else bitsandbytes.nn.Linear8bitLt
-    return [name for name, module in inner_model(model).named_modules() if isinstance(module, wanted)]
+    return [
+        name.removesuffix(".base_layer")
+        for name, module in inner_model(model).named_modules()
+        if isinstance(module, wanted)
+    ]
 
 
 def check_quantized(model: nn.Module, bits: int) -> None:

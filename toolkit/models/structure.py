@@ -8,7 +8,7 @@ from peft import PeftModel
 from torch import nn
 from transformers import PreTrainedModel
 
-from toolkit.errors import RunFailed
+from toolkit.errors import RecipeError, RunFailed
 
 __all__ = [
     "inner_model",
@@ -69,12 +69,15 @@ def language_model_name(model: nn.Module) -> str:
 
 
 def language_linear_names(model: nn.Module) -> list[str]:
-    """Full names of the linear layers of the language model, output head excluded, in module order."""
+    """Full names of the linear layers of the language model, output head excluded, in module order.
+
+    Adapters do not count: a layer that carries one has the same name as before.
+    """
     inner, prefix = inner_model(model), language_model_name(model)
     return [
-        name
+        name.removesuffix(".base_layer")
         for name, module in inner.named_modules()
-        if name.startswith(prefix + ".") and isinstance(module, nn.Linear)
+        if name.startswith(prefix + ".") and isinstance(module, nn.Linear) and ".lora_" not in name
     ]
 
 
@@ -85,7 +88,7 @@ def lora_target_pattern(model: nn.Module, targets: list[str] | None = None) -> s
         targets: name endings such as ``q_proj``; by default all linear layers.
 
     Raises:
-        RunFailed: a target that no linear layer of the language model ends with.
+        RecipeError: a target that no linear layer of the language model ends with.
     """
     names = language_linear_names(model)
     endings = sorted({name.rsplit(".", 1)[-1] for name in names})
@@ -94,8 +97,9 @@ def lora_target_pattern(model: nn.Module, targets: list[str] | None = None) -> s
             target for target in targets if not any(f".{name}".endswith(f".{target}") for name in names)
         ]
         if unknown:
-            raise RunFailed(
-                f"model.lora.targets: no linear layer of the language model is called {', '.join(unknown)}",
+            raise RecipeError(
+                "model.lora",
+                f"targets: no linear layer of the language model is called {', '.join(unknown)}",
                 remedy=f"choose from {', '.join(endings)}",
             )
         endings = targets
