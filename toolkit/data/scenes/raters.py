@@ -61,7 +61,8 @@ def sample_pairs(scenes: Sequence[Scene], seed: int, *, flip_fraction: float = F
         )
         if wrong is not None:
             pairs.append(Pair(scene, "answer", question.answer, wrong, question=question.text))
-    return [flip(pair, rng, flip_fraction) for pair in pairs]
+    slips = random.Random(f"slips/{seed}")
+    return [flip(pair, slips, flip_fraction) for pair in pairs]
 
 
 def _caption_pair(scene: Scene, rng: random.Random) -> Pair:

@@ -12,7 +12,7 @@ from toolkit.data.scenes.drawing import draw_scene
 from toolkit.data.scenes.gold import gold
 from toolkit.data.scenes.language import references
 from toolkit.data.scenes.questions import AnsweredQuestion, annotators, questions
-from toolkit.data.scenes.raters import Pair, sample_pairs
+from toolkit.data.scenes.raters import FLIP_FRACTION, Pair, sample_pairs
 from toolkit.data.scenes.sampling import Combinations, sample_scenes
 from toolkit.data.scenes.scene import Scene, Split, write_scenes
 from toolkit.errors import UsageError
@@ -61,7 +61,8 @@ def write_split(
     """Write one split into ``folder`` and return its scenes.
 
     Files: ``images/``, ``captions.json`` (COCO), ``questions.json`` and ``annotations.json`` (VQA v2),
-    ``pairs.jsonl`` (preferences), ``prompts.jsonl``, ``scenes.jsonl`` (scene, references and their gold).
+    ``pairs.jsonl`` (preferences as raters give them, one label in ten flipped), ``pairs_gold.jsonl`` (the same
+    without slips, to measure against), ``prompts.jsonl``, ``scenes.jsonl`` (scene, references and their gold).
     """
     scenes = list(sample_scenes(seed, split, rows, combinations=combinations))
     (folder / "images").mkdir(parents=True, exist_ok=True)
@@ -71,7 +72,9 @@ def write_split(
     _write_json(folder / "captions.json", _coco(scenes, captions, split))
     asked = {scene.image_id: questions(scene) for scene in scenes}
     _write_vqa(folder, asked, seed)
-    _write_lines(folder / "pairs.jsonl", (_pair_row(i, p) for i, p in enumerate(sample_pairs(scenes, seed))))
+    for name, flip_fraction in (("pairs.jsonl", FLIP_FRACTION), ("pairs_gold.jsonl", 0.0)):
+        pairs = sample_pairs(scenes, seed, flip_fraction=flip_fraction)
+        _write_lines(folder / name, (_pair_row(number, pair) for number, pair in enumerate(pairs)))
     _write_lines(folder / "prompts.jsonl", (_prompt_row(scene, captions[scene.image_id]) for scene in scenes))
     write_scenes(
         folder / "scenes.jsonl", (_scene_row(scene, captions[scene.image_id], split) for scene in scenes)

@@ -37,7 +37,7 @@ def test_same_seed_same_files(tmp_path):
     for name in ("a", "b"):
         write_split(tmp_path / name, "val", seed=3, rows=12)
     files = [path.relative_to(tmp_path / "a") for path in (tmp_path / "a").rglob("*") if path.is_file()]
-    assert len(files) == 12 + 6
+    assert len(files) == 12 + 7
     assert all((tmp_path / "a" / f).read_bytes() == (tmp_path / "b" / f).read_bytes() for f in files)
 
 
@@ -191,3 +191,16 @@ def test_every_annotation_has_its_question(tmp_path):
     answered = json.loads((tmp_path / "annotations.json").read_text())["annotations"]
     assert [q["question_id"] for q in asked] == [a["question_id"] for a in answered]
     assert {a["answer_type"] for a in answered} == {"yes/no", "number", "other"}
+
+
+def test_gold_pairs_are_the_same_pairs_without_slips(tmp_path):
+    write_split(tmp_path, "val", seed=0, rows=200)
+    noisy, true = (
+        [json.loads(line) for line in (tmp_path / name).read_text().splitlines()]
+        for name in ("pairs.jsonl", "pairs_gold.jsonl")
+    )
+    assert not any(row["flipped"] for row in true)
+    for row, right in zip(noisy, true, strict=True):
+        expected = (right["rejected"], right["chosen"]) if row["flipped"] else (right["chosen"], right["rejected"])
+        assert (row["chosen"], row["rejected"]) == expected
+    assert 0.05 < sum(row["flipped"] for row in noisy) / len(noisy) < 0.15

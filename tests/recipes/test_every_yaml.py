@@ -1,0 +1,44 @@
+"""Every recipe that ships loads, its trainer keys exist, and chains name recipes that exist."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from recipes.pipeline import filled
+from toolkit.config.catalogue import find_recipe
+from toolkit.config.loading import load_recipe
+from toolkit.config.schema import PipelineRecipe
+from toolkit.config.trainer_keys import trainer_problems
+
+CONFIGS = Path(__file__).parents[2] / "recipes" / "configs"
+FILES = sorted(CONFIGS.rglob("*.yaml"))
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(CONFIGS).with_suffix("").as_posix()
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_recipe_loads_and_is_found_by_name(path):
+    recipe = load_recipe(path)
+    assert find_recipe(name_of(path)).resolve() == path.resolve()
+    assert (path.parent / "..").resolve() == CONFIGS.resolve()
+    if hasattr(recipe, "trainer"):
+        assert not list(trainer_problems(recipe.stage, recipe.trainer))
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if "stage: pipeline" in p.read_text()], ids=name_of)
+def test_every_link_of_a_chain_loads_with_its_overrides(path):
+    chain = load_recipe(path)
+    assert isinstance(chain, PipelineRecipe)
+    for link in chain.stages:
+        values = {"run.output_dir": f"x/{link.name}", "run.seed": 1}
+        values |= {key: filled(value, Path("x")) for key, value in link.overrides.items()}
+        recipe = load_recipe(find_recipe(link.recipe), [f"{k}={json.dumps(v)}" for k, v in values.items()])
+        assert "out/scenes" not in json.dumps(recipe.model_dump(mode="json")), "a path was not moved into the chain"
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_recipe_says_what_it_is_and_what_it_needs(path):
+    assert path.read_text().startswith("# "), "begin with what the recipe does, what it needs and how long it takes"
