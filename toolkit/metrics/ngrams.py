@@ -1,0 +1,166 @@
+"""N-grams of many captions at once, as integers: an exact index without hashing collisions.
+
+An n-gram's id is found from the id of its first n - 1 words and the id of its last word, so that every order needs
+one look-up of 64-bit keys. Keys lie in buckets (sorted arrays, which can be memory-mapped and shared by processes).
+Ids are unique over all orders: words first, then pairs, and so on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["MAX_ORDER", "Level", "NgramIndex", "Ngrams"]
+
+MAX_ORDER = 4
+_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # 2^64 divided by the golden ratio: spreads neighbouring keys
+
+Integers = npt.NDArray[np.int64]
+Keys = npt.NDArray[np.uint64]
+
+
+@dataclass(frozen=True, slots=True)
+class Ngrams:
+    """Every n-gram occurrence of B captions: caption ``rows`` (G,), ``ids`` (G,), ``orders`` (G,) from 0.
+
+    ``lengths`` (B,) are words a caption. Occurrences are grouped by order, and by caption within an order.
+    """
+
+    rows: Integers
+    ids: Integers
+    orders: Integers
+    lengths: Integers
+
+    def counted(self) -> tuple[Integers, Integers, Integers, Integers]:
+        """Distinct n-grams a caption: (rows, ids, orders, counts), each (U,), sorted by row and id."""
+        keys = (self.rows << 32) | self.ids
+        _, first, counts = np.unique(keys, return_index=True, return_counts=True)
+        return self.rows[first], self.ids[first], self.orders[first], counts
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """The n-grams of one order: ``keys`` (K,) sorted by bucket, bucket ``starts`` (2^bits + 1,), first id ``offset``."""
+
+    keys: Keys
+    starts: npt.NDArray[np.uint32]
+    offset: int
+
+    @classmethod
+    def build(cls, keys: Keys, offset: int) -> Level:
+        """A level of distinct ``keys``; the id of a key is ``offset`` + its place in ``level.keys``."""
+        bits = max(1, int(keys.size).bit_length())
+        buckets = _buckets(keys, bits)
+        order = np.argsort(buckets, kind="stable")
+        starts = np.zeros((1 << bits) + 1, dtype=np.uint32)
+        np.cumsum(np.bincount(buckets.astype(np.int64), minlength=1 << bits), out=starts[1:])
+        return cls(keys=keys[order], starts=starts, offset=offset)
+
+    def find(self, wanted: Keys) -> Integers:
+        """The ids (Q,) of ``wanted`` (Q,), -1 where a key is not here."""
+        ids = np.full(wanted.size, -1, dtype=np.int64)
+        if not self.keys.size or not wanted.size:
+            return ids
+        buckets = _buckets(wanted, int(self.starts.size - 1).bit_length() - 1)
+        place = self.starts[buckets].astype(np.int64)
+        stop = self.starts[buckets + np.uint64(1)].astype(np.int64)
+        pending = np.flatnonzero(place < stop)
+        place, stop = place[pending], stop[pending]
+        while pending.size:
+            hit = self.keys[place] == wanted[pending]
+            ids[pending[hit]] = place[hit] + self.offset
+            place += 1
+            going = ~hit & (place < stop)
+            pending, place, stop = pending[going], place[going], stop[going]
+        return ids
+
+
+@dataclass(frozen=True, slots=True)
+class NgramIndex:
+    """Words and n-grams that are known. ``layers`` holds, for each extension, the levels of orders 2 … 4."""
+
+    vocabulary: Mapping[str, int] = field(default_factory=dict)
+    layers: tuple[tuple[Level, ...], ...] = ()
+    size: int = 0
+
+    def order_of(self, ids: Integers) -> Integers:
+        """The orders (Q,) from 0 of known ``ids`` (Q,)."""
+        firsts, orders, start = [], [], 0
+        for layer in self.layers:
+            for order, first in enumerate([start, *(level.offset for level in layer)]):
+                firsts.append(first)
+                orders.append(order)
+            start = layer[-1].offset + layer[-1].keys.size
+        if not firsts:
+            return np.zeros(ids.size, dtype=np.int64)
+        # An empty order begins where the next one does: the last of equal beginnings is the right one.
+        return np.asarray(orders)[np.searchsorted(firsts, ids, side="right") - 1]
+
+    def encode(self, captions: Sequence[Sequence[str]]) -> Ngrams:
+        """The n-grams of ``captions``. Unknown ones get ids from ``size`` upwards, valid in this result alone."""
+        new_words: dict[str, int] = {}
+        return self._encode(captions, new_words, None)
+
+    def extended(self, captions: Sequence[Sequence[str]]) -> tuple[NgramIndex, Ngrams]:
+        """An index that also knows the n-grams of ``captions``, and these n-grams. ``self`` stays as it is."""
+        new_words: dict[str, int] = {}
+        levels: list[Level] = []
+        ngrams = self._encode(captions, new_words, levels)
+        size = levels[-1].offset + levels[-1].keys.size
+        index = NgramIndex({**self.vocabulary, **new_words}, (*self.layers, tuple(levels)), size)
+        return index, ngrams
+
+    def _encode(
+        self, captions: Sequence[Sequence[str]], new_words: dict[str, int], levels: list[Level] | None
+    ) -> Ngrams:
+        lengths = np.fromiter(map(len, captions), dtype=np.int64, count=len(captions))
+        words = self._words(captions, int(lengths.sum()), new_words)
+        offset = self.size + len(new_words)
+        rows = np.repeat(np.arange(lengths.size), lengths)
+        left = np.repeat(np.cumsum(lengths), lengths) - np.arange(words.size)  # words from here to the end
+        starts, prefix = np.arange(words.size), words
+        all_rows, all_ids, counts = [rows], [words], [words.size]
+        for order in range(1, MAX_ORDER):
+            longer = left[starts] > order
+            starts, prefix = starts[longer], prefix[longer]
+            keys = (prefix.astype(np.uint64) << np.uint64(32)) | words[starts + order].astype(np.uint64)
+            prefix, offset = self._order_ids(order, keys, offset, levels)
+            all_rows.append(rows[starts])
+            all_ids.append(prefix)
+            counts.append(prefix.size)
+        orders = np.repeat(np.arange(MAX_ORDER), counts)
+        return Ngrams(np.concatenate(all_rows), np.concatenate(all_ids), orders, lengths)
+
+    def _words(self, captions: Sequence[Sequence[str]], total: int, new_words: dict[str, int]) -> Integers:
+        known, size = self.vocabulary.get, self.size
+
+        def identify(word: str) -> int:
+            found = known(word)
+            return found if found is not None else new_words.setdefault(word, size + len(new_words))
+
+        return np.fromiter((identify(w) for words in captions for w in words), dtype=np.int64, count=total)
+
+    def _order_ids(
+        self, order: int, keys: Keys, offset: int, levels: list[Level] | None
+    ) -> tuple[Integers, int]:
+        """Ids of ``keys`` and the next free id; what is unknown is numbered from ``offset``."""
+        ids = np.full(keys.size, -1, dtype=np.int64)
+        missing = np.arange(keys.size)
+        for layer in self.layers:
+            ids[missing] = layer[order - 1].find(keys[missing])
+            missing = missing[ids[missing] < 0]
+        new_keys, inverse = np.unique(keys[missing], return_inverse=True)
+        if levels is None:
+            ids[missing] = inverse + offset
+        else:
+            level = Level.build(new_keys, offset)
+            levels.append(level)
+            ids[missing] = level.find(keys[missing])
+        return ids, offset + int(new_keys.size)
+
+
+def _buckets(keys: Keys, bits: int) -> Keys:
+    return (keys * _MULTIPLIER) >> np.uint64(64 - bits)

@@ -1,0 +1,25 @@
+"""Abbreviations that keep their period as part of the word.
+
+Found by asking the tokenizer about every string of one to five letters, and about longer words of English, in
+small letters, with a capital, and in capitals.
+"""
+
+from __future__ import annotations
+
+__all__ = ["ABBREVIATIONS", "BEFORE_NUMBERS", "CAPITALISED"]
+
+# In any case. Single letters are no list but a rule of the grammar.
+ABBREVIATIONS = frozenset(
+    "adj adm adv al ala alex apr ariz assn assoc asst atty attys aug ave bhd bldg blvd brig bros calif capt cf "
+    "cie cmdr co col colo comdr conn corp cos cpl ct dak dec dept det dr drs elec ens esq est etc ext feb fla fri "
+    "ft ga gen gov govs hon inc ind insp intl invt jan jos jr jul jun kan kans ky lieut lt ltd maj mar md mfg mich "
+    "minn mlle mme mo mon mont mr mrs ms msgr mt mtg natl neb nev nov oct okla penn pfc ph plc ppte pptes ppty "
+    "pptys pres prof profs pte ptes pty ptys pvt rd rep reps rev rt sen sens sep sept seq sfc sgt spc sq sr st ste "
+    "supt supts sys tel tenn thu thurs treas tue tues univ va vs vt wed wis wisc wm wyo".split()
+)
+
+# Words of their own in small letters.
+CAPITALISED = frozenset("ark az del ill la mass miss ore pa tex wash".split())
+
+# Only before a number.
+BEFORE_NUMBERS = frozenset("art ca fig figs no nos op pp prop".split())
