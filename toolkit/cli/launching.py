@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shlex
-import shutil
 import signal
 import socket
 import subprocess
@@ -15,10 +14,11 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 
+from toolkit.config.devices import gpu_count
 from toolkit.config.messages import suggestion
 from toolkit.errors import EnvironmentLacking, UsageError
 
-__all__ = ["LAUNCHERS", "accelerate_file", "gpu_count", "quoted", "run_child", "stage_command"]
+__all__ = ["LAUNCHERS", "accelerate_file", "quoted", "run_child", "stage_command"]
 
 LAUNCHERS = ("none", "ddp", "zero1", "zero2", "zero2-offload", "zero3", "zero3-offload", "fsdp")
 
@@ -73,21 +73,6 @@ def accelerate_file(launch: str) -> Path:
             )
         folder /= "cpu"
     return folder / f"{launch}.yaml"
-
-
-def gpu_count() -> int:
-    """Number of NVIDIA GPUs that are visible, without importing torch."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return len([part for part in visible.split(",") if part.strip() and part.strip() != "-1"])
-    tool = shutil.which("nvidia-smi")
-    if tool is None:
-        return 0
-    try:
-        done = subprocess.run([tool, "-L"], capture_output=True, text=True, timeout=20, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return 0
-    return sum(line.startswith("GPU ") for line in done.stdout.splitlines())
 
 
 def quoted(command: Sequence[str]) -> str:

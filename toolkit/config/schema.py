@@ -343,11 +343,21 @@ class SystemSpec(Strict):
     model: ModelSpec
 
 
+class OnPolicyPairsSpec(Strict):
+    """Held-out pairs from a system's own samples on the first ``images`` test pictures, without flipped labels."""
+
+    system: str
+    images: Count = 400
+    completions_per_prompt: Annotated[int, Field(ge=2)] = 4
+    temperature: Positive = 1.0
+
+
 class EvalRecipe(Strict):
     """Decode the test split with every system and score it; the only stage that opens a test split.
 
     ``blind_from`` names the system that is also run with shuffled images. ``reward_model`` is a reward model's
     directory; ``differences`` are pairs [a, b] for which a − b is reported with a paired-bootstrap interval.
+    ``on_policy_pairs`` measures the reward model on the completions of a system, ranked by ``scenes``' criterion.
     """
 
     stage: Literal["eval"]
@@ -358,6 +368,7 @@ class EvalRecipe(Strict):
     reward_model: str | None = None
     text_only_reward_model: str | None = None
     preference_pairs: list[str] = []
+    on_policy_pairs: OnPolicyPairsSpec | None = None
     scenes: str | None = None
     differences: list[tuple[str, str]] = []
     generation: DecodingSpec = DecodingSpec()

@@ -1,0 +1,207 @@
+"""Values that are right one by one and wrong together, or wrong on this machine or with this launcher."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator
+from pathlib import Path
+
+from toolkit.config import schema
+from toolkit.config.devices import gpu_count
+from toolkit.config.findings import Findings
+from toolkit.config.messages import suggestion
+
+__all__ = ["REWARD_TERMS", "check_combinations"]
+
+# Names of the reward terms that come along; toolkit.rewards builds them (a test compares the two lists).
+REWARD_TERMS = ("cider", "bleu", "vqa_accuracy", "learned", "length", "repetition", "bad_ending")
+_TRAINABLE = (schema.SftRecipe, schema.RewardRecipe, schema.RlRecipe, schema.PreferenceRecipe)
+
+
+def check_combinations(recipe: schema.Recipe, findings: Findings, launch: str = "none") -> None:
+    """Everything that can be judged from the recipe, the launcher's name and the devices present."""
+    for dotted, model in _models(recipe):
+        _check_precision(dotted, model, findings)
+    if isinstance(recipe, _TRAINABLE):
+        _check_trainable(recipe, findings, launch)
+    if isinstance(recipe, schema.RewardRecipe | schema.PreferenceRecipe):
+        _check_pair_sources(recipe, findings)
+    if isinstance(recipe, schema.RlRecipe):
+        _check_rewards(recipe, findings)
+        _check_ppo(recipe, findings, launch)
+    if isinstance(recipe, schema.EvalRecipe):
+        _check_evaluation(recipe, findings)
+    _check_validation(recipe, findings)
+    trainer = getattr(recipe, "trainer", {})
+    for option in ("bf16", "fp16"):
+        if trainer.get(option) is True and gpu_count() == 0:
+            findings.add(
+                f"trainer.{option}", "needs a GPU: on a CPU half precision is slower, set model.dtype instead"
+            )
+
+
+def _models(recipe: schema.Recipe) -> Iterator[tuple[str, schema.ModelSpec]]:
+    if isinstance(recipe, schema.EvalRecipe):
+        for index, system in enumerate(recipe.systems):
+            yield f"systems.{index}.model", system.model
+    elif isinstance(model := getattr(recipe, "model", None), schema.ModelSpec):
+        yield "model", model
+
+
+def _check_precision(dotted: str, model: schema.ModelSpec, findings: Findings) -> None:
+    on_cpu = gpu_count() == 0
+    if on_cpu and model.dtype == "float16":
+        findings.add(f"{dotted}.dtype", "float16 needs a GPU; use float32")
+    quantization = model.quantization
+    if on_cpu and quantization is not None and quantization.compute_dtype == "float16":
+        findings.add(
+            f"{dotted}.quantization.compute_dtype",
+            "float16 takes seconds a layer on a CPU; use float32 or bfloat16",
+        )
+    if model.attn_implementation == "flash_attention_2":
+        if on_cpu:
+            findings.add(f"{dotted}.attn_implementation", "flash_attention_2 needs a GPU; use sdpa")
+        elif model.dtype == "float32":
+            findings.add(f"{dotted}.attn_implementation", "flash_attention_2 needs dtype bfloat16 or float16")
+
+
+def _check_trainable(recipe: schema.Recipe, findings: Findings, launch: str) -> None:
+    model: schema.ModelSpec = recipe.model  # type: ignore[union-attr]
+    quantization = model.quantization
+    has_adapter = model.lora is not None or _is_adapter(model.id)
+    whole_model = (Path(model.id) / "config.json").is_file()
+    if quantization is not None and not has_adapter and whole_model:
+        findings.add("model.quantization", "quantised weights cannot be trained; add model.lora")
+    if quantization is None or not launch.startswith(("zero3", "fsdp")):
+        return
+    if quantization.bits == 8:
+        findings.add("model.quantization.bits", f"8-bit weights cannot be split by {launch}; use 4, or zero2")
+    elif quantization.storage_dtype != model.dtype and not (
+        launch.startswith("zero3") and (quantization.storage_dtype, model.dtype) == ("uint8", "float32")
+    ):
+        findings.add(
+            "model.quantization.storage_dtype",
+            f"{launch} splits weights of one dtype: expected '{model.dtype}' as in model.dtype, "
+            f"found '{quantization.storage_dtype}'",
+        )
+
+
+def _check_pair_sources(recipe: schema.RewardRecipe | schema.PreferenceRecipe, findings: Findings) -> None:
+    for part in ("train", "val"):
+        for index, source in enumerate(getattr(recipe.data, part)):
+            if source.kind != "rows":
+                findings.add(
+                    f"data.{part}.{index}.kind",
+                    f"expected 'rows' (chosen and rejected completions), found '{source.kind}'; "
+                    "a preferences recipe makes pairs from captions and questions",
+                )
+
+
+def _check_rewards(recipe: schema.RlRecipe, findings: Findings) -> None:
+    names: set[str] = set()
+    for index, term in enumerate(recipe.rewards):
+        key = f"rewards.{index}"
+        name = term.name or term.term.rpartition(":")[2]
+        if name in names:
+            findings.add(f"{key}.name", f"'{name}' is taken by an earlier term; give each a name of its own")
+        names.add(name)
+        if ":" in term.term:
+            _check_user_term(f"{key}.term", term.term, findings)
+        elif term.term not in REWARD_TERMS:
+            hint = suggestion(term.term, REWARD_TERMS)
+            findings.add(
+                f"{key}.term",
+                f"expected one of {', '.join(REWARD_TERMS)}, module:function or file.py:function, "
+                f"found '{term.term}'{hint}",
+            )
+        if term.term == "learned" and term.model is None:
+            findings.add(
+                f"{key}.model",
+                "expected the directory of a reward model (a learned term needs one), found nothing",
+            )
+        if term.term != "learned" and term.model is not None:
+            findings.add(f"{key}.model", f"only a learned term has a model, this one is '{term.term}'")
+        if term.clip is not None and term.clip[0] >= term.clip[1]:
+            findings.add(f"{key}.clip", f"expected [low, high], found [{term.clip[0]:g}, {term.clip[1]:g}]")
+
+
+def _check_user_term(dotted: str, text: str, findings: Findings) -> None:
+    """The file or top-level module of ``file.py:function`` or ``module:function`` (nothing is imported)."""
+    module, _, function = text.rpartition(":")
+    if not function.isidentifier():
+        findings.add(dotted, f"expected module:function or file.py:function, found '{text}'")
+    elif module.endswith(".py"):
+        if not Path(module).is_file():
+            findings.add(dotted, f"expected a Python file, found nothing at '{module}'")
+    elif not _importable(module.partition(".")[0]):
+        findings.add(dotted, f"there is no module '{module.partition('.')[0]}' to import the reward from")
+
+
+def _importable(name: str) -> bool:
+    """Whether a stage, which runs with the current folder on its path, finds a top-level module."""
+    here = Path(name)
+    return here.is_dir() or here.with_suffix(".py").is_file() or importlib.util.find_spec(name) is not None
+
+
+def _check_ppo(recipe: schema.RlRecipe, findings: Findings, launch: str) -> None:
+    ppo, rollout = recipe.ppo, recipe.rollout
+    samples = rollout.prompts_per_iteration * rollout.samples_per_prompt
+    parts = ppo.minibatches * ppo.gradient_accumulation
+    if samples < parts:
+        findings.add("ppo.minibatches", f"{samples} samples an iteration cannot be cut into {parts} parts")
+    if ppo.critic_warmup_iterations >= ppo.iterations:
+        findings.add(
+            "ppo.critic_warmup_iterations",
+            f"the policy never trains: all {ppo.iterations} iterations are warm-up",
+        )
+    if recipe.kl.controller == "adaptive" and recipe.kl.coefficient == 0:
+        findings.add("kl.coefficient", "an adaptive controller multiplies it, so it stays 0; start above 0")
+    if ppo.critic == "adapter":
+        if recipe.model.lora is None and (Path(recipe.model.id) / "config.json").is_file():
+            findings.add("ppo.critic", "an adapter critic needs a LoRA policy: add model.lora, or use shared")
+        if launch.startswith("zero3") and recipe.model.gradient_checkpointing:
+            findings.add(
+                "model.gradient_checkpointing",
+                f"{launch} forces re-entrant checkpointing, which recomputes the critic's layers with the policy's "
+                "adapter; use ppo.critic=shared, or no checkpointing",
+            )
+    if launch.endswith("-offload") and recipe.optimizer.name != "adamw":
+        findings.add("optimizer.name", f"{launch} brings its own AdamW on the host; expected 'adamw'")
+
+
+def _check_evaluation(recipe: schema.EvalRecipe, findings: Findings) -> None:
+    names = [system.name for system in recipe.systems]
+    for index, name in enumerate(names):
+        if name in names[:index] or name in ("blind", "human"):
+            findings.add(f"systems.{index}.name", f"'{name}' is taken; give each system a name of its own")
+    if recipe.blind_from is not None and recipe.blind_from not in names:
+        hint = suggestion(recipe.blind_from, names)
+        findings.add(
+            "blind_from", f"expected one of the systems {', '.join(names)}, found '{recipe.blind_from}'{hint}"
+        )
+    rows = [*names, "blind", "human"]
+    for index, pair in enumerate(recipe.differences):
+        for name in pair:
+            if name not in rows:
+                hint = suggestion(name, rows)
+                findings.add(
+                    f"differences.{index}", f"expected two of {', '.join(rows)}, found '{name}'{hint}"
+                )
+    if recipe.reward_model is None:
+        for field in ("text_only_reward_model", "preference_pairs"):
+            if getattr(recipe, field):
+                findings.add(field, "is read together with reward_model, which is not set")
+
+
+def _check_validation(recipe: schema.Recipe, findings: Findings) -> None:
+    data = getattr(recipe, "data", None)
+    if not isinstance(data, schema.DataSpec) or data.val:
+        return
+    if recipe.run.eval_every_steps is not None:
+        findings.add("run.eval_every_steps", "nothing to evaluate on: data.val is empty")
+    if isinstance(recipe, schema.RewardRecipe) and recipe.early_stopping_patience is not None:
+        findings.add("early_stopping_patience", "needs held-out pairs: data.val is empty")
+
+
+def _is_adapter(name: str) -> bool:
+    return (Path(name) / "adapter_config.json").is_file()

@@ -1,0 +1,120 @@
+"""Experiment trackers behind one small interface; each is imported when a recipe names it."""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from toolkit.errors import EnvironmentLacking
+from toolkit.runs.processes import is_main_process
+
+__all__ = ["Tracker", "Trackers", "open_trackers"]
+
+_MODULES = {"tensorboard": "torch.utils.tensorboard", "trackio": "trackio", "wandb": "wandb"}
+
+
+class Tracker(Protocol):
+    """Where scalar metrics of a run go besides ``metrics.jsonl``."""
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        """Send the values of one step."""
+
+    def close(self) -> None:
+        """Flush and end."""
+
+
+class Trackers:
+    """Several trackers as one; a context manager that closes them. Only finite numbers are passed on."""
+
+    def __init__(self, trackers: Sequence[Tracker]) -> None:
+        self._trackers = list(trackers)
+
+    def log(self, step: int, /, **values: Any) -> None:
+        """Send the scalar values of one step to every tracker."""
+        scalars = {
+            name: float(value)
+            for name, value in values.items()
+            if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        }
+        for tracker in self._trackers:
+            tracker.log(step, scalars)
+
+    def close(self) -> None:
+        """End every tracker."""
+        for tracker in self._trackers:
+            tracker.close()
+
+    def __enter__(self) -> Trackers:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+def open_trackers(names: Sequence[str], folder: Path, *, config: Mapping[str, Any] | None = None) -> Trackers:
+    """The trackers of ``run.report_to``.
+
+    Args:
+        names: any of ``tensorboard``, ``wandb``, ``trackio``.
+        folder: the run directory; its name is the run's name, and files go below it.
+        config: the recipe as plain values, shown beside the run.
+
+    Returns:
+        trackers that write on the main process and do nothing on others.
+
+    Raises:
+        EnvironmentLacking: a tracker is not installed.
+    """
+    modules = {name: _load(name) for name in names}
+    if not is_main_process():
+        return Trackers([])
+    openers = {"tensorboard": _Tensorboard, "wandb": _Wandb, "trackio": _Trackio}
+    return Trackers([openers[name](module, folder, dict(config or {})) for name, module in modules.items()])
+
+
+def _load(name: str) -> Any:
+    try:
+        return importlib.import_module(_MODULES[name])
+    except ImportError as error:
+        raise EnvironmentLacking(
+            f"run.report_to: {name} is not installed ({error})", remedy="pip install 'vlm-rlhf[tracking]'"
+        ) from error
+
+
+class _Tensorboard:
+    def __init__(self, module: Any, folder: Path, config: dict[str, Any]) -> None:
+        self._writer = module.SummaryWriter(str(folder / "tensorboard"))
+        self._writer.add_text("recipe", "\n".join(f"    {key}: {value}" for key, value in config.items()))
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        for name, value in values.items():
+            self._writer.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class _Wandb:
+    def __init__(self, module: Any, folder: Path, config: dict[str, Any]) -> None:
+        self._run = module.init(project="vlm-rlhf", name=folder.name, dir=str(folder), config=config)
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        self._run.log(dict(values), step=step)
+
+    def close(self) -> None:
+        self._run.finish()
+
+
+class _Trackio:
+    def __init__(self, module: Any, folder: Path, config: dict[str, Any]) -> None:
+        self._module = module
+        module.init(project="vlm-rlhf", name=folder.name, config=config)
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        self._module.log(dict(values), step=step)
+
+    def close(self) -> None:
+        self._module.finish()
