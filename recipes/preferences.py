@@ -8,12 +8,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from toolkit.cli.stage import stage_main
-from toolkit.config.schema import PreferencesRecipe
+from toolkit.config.schema import PreferencesRecipe, RowsSource
 from toolkit.errors import DataError, RecipeError
 from toolkit.records import PromptRow
 from toolkit.runs.directory import RunDirectory
+
+if TYPE_CHECKING:
+    from reward_models.on_policy import Rater
 
 _log = logging.getLogger("vlm_rlhf.preferences")
 
@@ -28,7 +32,7 @@ def run(recipe: PreferencesRecipe, directory: RunDirectory, resume: bool) -> Non
 
     if recipe.raters not in ("simulated", "metric"):
         source = Path(recipe.raters)
-        human = load_preference_rows([_rows_source(source.name)], source.parent)
+        human = load_preference_rows([RowsSource(kind="rows", file=source.name)], source.parent)
         with atomic_directory(directory.final) as folder:
             write_preference_rows(human, folder / "train.jsonl")
         _log.info("%d human judgements", len(human))
@@ -66,20 +70,20 @@ def run(recipe: PreferencesRecipe, directory: RunDirectory, resume: bool) -> Non
             _log.info("%s: %d pairs from %d prompts", name, len(pairs[name]), len(parts[name]))
 
 
-def simulated_rater(recipe: PreferencesRecipe):  # type: ignore[no-untyped-def]  # Rater, imported lazily
+def simulated_rater(recipe: PreferencesRecipe) -> Rater:
+    """The scenes' raters, or what is missing for them."""
+    if not recipe.scenes:
+        problem = "scenes: simulated raters need the scenes.jsonl files of the prompts, found none"
+        raise RecipeError("recipe", problem)
+    return scene_rater([Path(recipe.data.root) / name for name in recipe.scenes])
+
+
+def scene_rater(files: Sequence[Path]) -> Rater:
     """Raters of the scenes: the hidden criterion for captions, the annotators' majority for answers."""
     from toolkit.data.scenes.gold import gold
     from toolkit.data.scenes.scene import read_scenes
 
-    if not recipe.scenes:
-        raise RecipeError(
-            "recipe", "scenes: simulated raters need the scenes.jsonl files of the prompts, found none"
-        )
-    scenes = {
-        image_id: scene
-        for name in recipe.scenes
-        for image_id, scene in read_scenes(Path(recipe.data.root) / name).items()
-    }
+    scenes = {image_id: scene for file in files for image_id, scene in read_scenes(file).items()}
 
     def rate(row: PromptRow, texts: Sequence[str]) -> list[float]:
         if row.task == "vqa":
@@ -89,7 +93,7 @@ def simulated_rater(recipe: PreferencesRecipe):  # type: ignore[no-untyped-def] 
     return rate
 
 
-def metric_rater(rows: Sequence[PromptRow]):  # type: ignore[no-untyped-def]
+def metric_rater(rows: Sequence[PromptRow]) -> Rater:
     """CIDEr-D with the training references' document frequencies for captions, VQA accuracy for answers."""
     from toolkit.metrics import CiderD, DocumentFrequencies
 
@@ -110,12 +114,6 @@ def vqa_scores(row: PromptRow, texts: Sequence[str]) -> list[float]:
     from toolkit.metrics.vqa import vqa_accuracy
 
     return [vqa_accuracy(text, row.answers) for text in texts]
-
-
-def _rows_source(file: str):  # type: ignore[no-untyped-def]
-    from toolkit.config.schema import RowsSource
-
-    return RowsSource(kind="rows", file=file)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
