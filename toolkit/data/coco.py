@@ -29,7 +29,8 @@ def read_captions(path: Path, problems: list[str]) -> list[CaptionItem]:
     Formats, told apart by their shape, ``.json`` or ``.jsonl``, each also as ``.gz``:
     COCO's ``{"images": [{"id", "file_name"}], "annotations": [{"image_id", "caption"}]}``;
     ``{file name: [caption, …]}``, where the file name is the image id; rows
-    ``{"image_id", "file_name", "captions": […]}`` (a row without ``file_name`` is named by a textual id).
+    ``{"image_id", "file_name", "captions": […]}``, where ``file_name`` may be called ``image`` and a file name
+    may serve as the id or a textual id as the file name.
 
     Raises:
         DataError: the file as a whole cannot be read, or has none of these shapes.
@@ -100,11 +101,12 @@ def _from_rows(rows: list[tuple[str, Any]], problems: list[str]) -> Iterable[Cap
         if not isinstance(row, dict):
             problems.append(f"{where}: expected an object, found {shown(row)}")
             continue
-        image_id = row.get("image_id")
+        name = row.get("file_name", row.get("image"))
+        image_id = row.get("image_id", name)
         if not is_id(image_id):
             problems.append(f"{where}: 'image_id' is {shown(image_id)}, expected a number or text")
             continue
-        name = row.get("file_name", image_id if isinstance(image_id, str) else None)
+        name = image_id if name is None and isinstance(image_id, str) else name
         item = _item(where, image_id, name, row.get("captions"), problems)
         if item is not None:
             yield item
