@@ -71,7 +71,8 @@ def input_files(recipe: Recipe) -> tuple[list[Path], list[Path]]:
                 files.append(root / source.captions)
             elif isinstance(source, VqaSource):
                 files += [root / source.questions, root / source.annotations]
-        named = [getattr(recipe, "train_references", None), getattr(recipe, "scenes", None)]
+        scenes = getattr(recipe, "scenes", None) or []
+        named = [getattr(recipe, "train_references", None), *([scenes] if isinstance(scenes, str) else scenes)]
         named += getattr(recipe, "preference_pairs", [])
         files += [_under(root, name) for name in named if name]
     return list(dict.fromkeys(files)), list(dict.fromkeys(folders))
