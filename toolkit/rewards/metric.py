@@ -2,18 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from typing import Generic, TypeVar
 
 import numpy as np
 
 from toolkit.errors import DataError
-from toolkit.metrics import CiderD, DocumentFrequencies
-from toolkit.metrics.bleu import sentence_bleu
-from toolkit.metrics.vqa import vqa_accuracy
+from toolkit.metrics import Bleu, CiderD, DocumentFrequencies, vqa_accuracy
 from toolkit.records import PromptRow
-from toolkit.rewards.base import BoolArray, RewardBatch, RewardOutput
+from toolkit.rewards.base import BoolArray, FloatArray, RewardBatch, RewardOutput
 
 __all__ = ["BleuReward", "CiderReward", "VqaAccuracyReward"]
+
+References = tuple[str, ...]
+Scorer = TypeVar("Scorer")
+
+
+class _Prepared(Generic[Scorer]):
+    """Scorers with digested references, kept by the references themselves: rows of any split can be scored."""
+
+    def __init__(self, build: Callable[[Mapping[References, References]], Scorer]) -> None:
+        self._build = build
+        self._scorers: dict[References, Scorer] = {}
+
+    def groups(self, keys: Sequence[References]) -> list[tuple[Scorer, list[int]]]:
+        """The scorers that know ``keys``, each with the places of its keys; new references are digested together."""
+        fresh = {key: key for key in keys if key not in self._scorers}
+        if fresh:
+            self._scorers.update(dict.fromkeys(fresh, self._build(fresh)))
+        places: dict[int, tuple[Scorer, list[int]]] = {}
+        for place, key in enumerate(keys):
+            scorer = self._scorers[key]
+            places.setdefault(id(scorer), (scorer, []))[1].append(place)
+        return list(places.values())
 
 
 class CiderReward:
@@ -30,9 +51,8 @@ class CiderReward:
     may_be_constant = False
 
     def __init__(self, frequencies: DocumentFrequencies, *, end_token: str | None) -> None:
-        self.frequencies = frequencies
         self.end_token = end_token
-        self._scorers: dict[tuple[str, ...], CiderD] = {}
+        self._prepared = _Prepared(lambda references: CiderD(references, frequencies, end_token=end_token))
 
     def __call__(self, batch: RewardBatch) -> RewardOutput:
         """Scores ``(B,)``; rows of other tasks are not applicable.
@@ -41,27 +61,19 @@ class CiderReward:
             DataError: a caption row without references.
         """
         applicable = _rows_of(batch, "caption", lambda row: bool(row.references), "references")
+        chosen = np.flatnonzero(applicable)
+        keys = [batch.rows[index].references for index in chosen]
         scores = np.full(len(batch), np.nan, dtype=np.float64)
-        chosen = [int(index) for index in np.flatnonzero(applicable)]
-        keys = {index: batch.rows[index].references for index in chosen}
-        self._prepare(set(keys.values()))
-        for scorer in {id(self._scorers[key]): self._scorers[key] for key in keys.values()}.values():
-            own = [index for index in chosen if self._scorers[keys[index]] is scorer]
+        for scorer, places in self._prepared.groups(keys):
+            own = chosen[places]
             captions = [batch.completions[index] for index in own]
             ended = [batch.ended[index] for index in own] if self.end_token else None
-            scores[own] = scorer.score([keys[index] for index in own], captions, ended)
+            scores[own] = scorer.score([keys[place] for place in places], captions, ended)
         return RewardOutput(scores, applicable=applicable)
-
-    def _prepare(self, references: set[tuple[str, ...]]) -> None:
-        """Digest reference sets that were not seen before, in one go; they are kept, keyed by themselves."""
-        fresh = {key: key for key in references if key not in self._scorers}
-        if fresh:
-            scorer = CiderD(fresh, self.frequencies, end_token=self.end_token)
-            self._scorers.update(dict.fromkeys(fresh, scorer))
 
 
 class BleuReward:
-    """Sentence BLEU (Papineni et al. 2002) of order ``order`` against the row's references."""
+    """BLEU of order ``order`` of one caption (Papineni et al. 2002) against the row's references."""
 
     name = "bleu"
     scale = "0 to 1"
@@ -71,6 +83,7 @@ class BleuReward:
         if not 1 <= order <= 4:
             raise ValueError("bleu needs 1 <= order <= 4")
         self.order = order
+        self._prepared = _Prepared(Bleu)
 
     def __call__(self, batch: RewardBatch) -> RewardOutput:
         """Scores ``(B,)``; rows of other tasks are not applicable.
@@ -79,11 +92,13 @@ class BleuReward:
             DataError: a caption row without references.
         """
         applicable = _rows_of(batch, "caption", lambda row: bool(row.references), "references")
-        scores = np.full(len(batch), np.nan, dtype=np.float64)
-        for index in np.flatnonzero(applicable):
-            scores[index] = sentence_bleu(batch.rows[index].references, batch.completions[index])[
-                self.order - 1
-            ]
+        chosen = np.flatnonzero(applicable)
+        keys = [batch.rows[index].references for index in chosen]
+        scores: FloatArray = np.full(len(batch), np.nan, dtype=np.float64)
+        for scorer, places in self._prepared.groups(keys):
+            own = chosen[places]
+            captions = [batch.completions[index] for index in own]
+            scores[own] = scorer.score([keys[place] for place in places], captions)[:, self.order - 1]
         return RewardOutput(scores, applicable=applicable)
 
 
@@ -95,6 +110,7 @@ class VqaAccuracyReward:
     may_be_constant = False
 
     def __init__(self, *, rule: str = "official") -> None:
+        vqa_accuracy("", [""], rule=rule)  # an unknown rule is refused now, not in the first iteration
         self.rule = rule
 
     def __call__(self, batch: RewardBatch) -> RewardOutput:
@@ -106,7 +122,8 @@ class VqaAccuracyReward:
         applicable = _rows_of(batch, "vqa", lambda row: bool(row.answers), "answers")
         scores = np.full(len(batch), np.nan, dtype=np.float64)
         for index in np.flatnonzero(applicable):
-            scores[index] = vqa_accuracy(batch.completions[index], batch.rows[index].answers, rule=self.rule)
+            answers = batch.rows[index].answers
+            scores[index] = vqa_accuracy(batch.completions[index], answers, rule=self.rule) / 100.0
         return RewardOutput(scores, applicable=applicable)
 
 

@@ -1,0 +1,78 @@
+"""Phases 6 and 7: from a rollout and its scores to what the update needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from toolkit.config.schema import PpoSpec
+from toolkit.rewards.base import RewardOutput
+from toolkit.rl.advantages import Reduce, gae, masked_moments, shaped_rewards, whiten
+from toolkit.rl.kl import k1, k3
+from toolkit.rl.losses import explained_variance
+from toolkit.rl.rollout import Rollout
+
+__all__ = ["Experience", "build_experience"]
+
+
+@dataclass
+class Experience:
+    """A rollout with advantages and returns ``(B, T)``.
+
+    ``mask`` is the rollout's, with the rows taken out whose reward failed. ``scores`` ``(B,)`` are the
+    rewards after the missing-end penalty, before KL; 0 in rows taken out. ``kl_k1`` and ``kl_k3`` are nats a
+    token.
+    """
+
+    rollout: Rollout
+    mask: Tensor
+    scores: Tensor
+    kl_k1: Tensor
+    kl_k3: Tensor
+    advantages: Tensor
+    returns: Tensor
+    explained_variance: float
+
+
+def build_experience(
+    rollout: Rollout, output: RewardOutput, spec: PpoSpec, *, kl_coefficient: float, reduce: Reduce
+) -> Experience:
+    """Phase 6: KL a token and shaped reward. Phase 7: advantages, returns, whitening over all processes.
+
+    Args:
+        rollout: this process's completions.
+        output: their composite rewards.
+        spec: estimator settings.
+        kl_coefficient: of the k1 penalty in the reward.
+        reduce: sums a tensor over processes.
+    """
+    device = rollout.mask.device
+    scores = torch.as_tensor(output.scores, dtype=torch.float32, device=device)
+    usable = torch.isfinite(scores)
+    mask = rollout.mask * usable[:, None]
+    ended = torch.tensor([item.ended for item in rollout.completions], device=device)
+    scores = torch.where(usable, scores - spec.missing_eos_penalty * ~ended, 0.0)
+    divergence = k1(rollout.logprobs, rollout.reference, mask)
+    rewards = shaped_rewards(scores, divergence, mask, kl_coefficient)
+    advantages, returns = gae(rewards, rollout.values, mask, gamma=spec.gamma, lam=spec.gae_lambda)
+    explained = _explained(returns, rollout.values, mask, reduce)
+    if spec.whiten_advantages:
+        advantages = whiten(advantages, mask, reduce=reduce)
+    return Experience(
+        rollout=rollout,
+        mask=mask,
+        scores=scores,
+        kl_k1=divergence,
+        kl_k3=k3(rollout.logprobs, rollout.reference, mask),
+        advantages=advantages,
+        returns=returns,
+        explained_variance=explained,
+    )
+
+
+def _explained(returns: Tensor, values: Tensor, mask: Tensor, reduce: Reduce) -> float:
+    count, _, error = masked_moments(returns - values, mask, reduce=reduce)
+    _, _, spread = masked_moments(returns, mask, reduce=reduce)
+    return explained_variance(count, error, spread)

@@ -1,0 +1,124 @@
+"""Phase 9, the numbers: what is logged each iteration, and tables of samples with their reward parts.
+
+Every metric and what should worry about it: docs/ppo.md.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from toolkit.records import PromptRow
+from toolkit.rewards.base import RewardOutput
+from toolkit.rl.engine import Engine
+from toolkit.rl.experience import Experience
+from toolkit.rl.update import UpdateStatistics
+from toolkit.runs.atomic import atomic_write_text
+from toolkit.runs.metrics import json_safe
+
+__all__ = ["Means", "rollout_means", "update_means", "write_samples"]
+
+SAMPLE_ROWS = 16
+
+
+class Means:
+    """Named means over all processes: sums and counts are collected here, exchanged once in ``reduced``."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, tuple[float, float]] = {}
+
+    def add(self, name: str, total: float, count: float) -> None:
+        """Add ``count`` values whose sum is ``total``."""
+        before = self._sums.get(name, (0.0, 0.0))
+        self._sums[name] = before[0] + float(total), before[1] + float(count)
+
+    def add_array(self, name: str, values: Any) -> None:
+        """Add the finite entries of an array; what is NaN (failed or not applicable) is left out."""
+        array = np.asarray(values, dtype=np.float64)
+        finite = array[np.isfinite(array)]
+        self.add(name, float(finite.sum()), finite.size)
+
+    def reduced(self, engine: Engine) -> dict[str, float]:
+        """Name → mean over all processes, NaN where nothing was added. Every process must hold the same names."""
+        names = sorted(self._sums)
+        table = torch.tensor([self._sums[name] for name in names], dtype=torch.float64)
+        totals = engine.all_sum(table).tolist()
+        return {
+            name: total / count if count else float("nan")
+            for name, (total, count) in zip(names, totals, strict=True)
+        }
+
+
+def rollout_means(means: Means, experience: Experience, output: RewardOutput) -> None:
+    """Add what phases 1 to 7 say: rewards by term and stage, KL, lengths, endings, vocabulary, values."""
+    rollout, mask = experience.rollout, experience.mask
+    rows = len(rollout)
+    for name, part in output.parts.items():
+        means.add_array(f"reward/{name}", part)
+    means.add_array("reward/total", output.scores)
+    means.add("reward/failed_fraction", float(output.failed.sum()), rows)
+    used = float((mask.sum(1) > 0).sum())
+    means.add("kl/k1_nats", float(experience.kl_k1.sum()), used)
+    means.add("kl/k3_nats", float(experience.kl_k3.sum()), used)
+    means.add("rollout/tokens", float(rollout.mask.sum()), rows)
+    means.add("rollout/ended_fraction", sum(item.ended for item in rollout.completions), rows)
+    words = Counter(word for item in rollout.completions for word in item.text.lower().split())
+    means.add("rollout/distinct_word_fraction", len(words), words.total())
+    tokens = float(mask.sum())
+    means.add("value/mean", float((rollout.values * mask).sum()), tokens)
+    means.add("value/return_mean", float(experience.returns.sum()), tokens)
+
+
+def update_means(means: Means, statistics: UpdateStatistics) -> None:
+    """Add what phase 8 says: losses, clipping, entropy, how far the policy moved."""
+    sums = statistics.sums
+    tokens = sums.get("tokens", 0.0)
+    for metric, key in (
+        ("policy/loss", "policy_loss"),
+        ("policy/clip_fraction", "policy_clipped"),
+        ("policy/entropy_nats", "entropy"),
+        ("value/loss", "value_loss"),
+        ("value/clip_fraction", "value_clipped"),
+    ):
+        means.add(metric, sums.get(key, 0.0), tokens)
+    means.add("policy/kl_to_behaviour_nats", sums.get("kl_k3", 0.0), sums.get("completions", 0.0))
+
+
+def write_samples(folder: Path, step: int, experience: Experience, output: RewardOutput) -> None:
+    """Write ``rollouts-<step>.jsonl``: the first completions with their picture's path, score and reward parts."""
+    lines = [
+        json.dumps(json_safe(_sample(experience, output, index)), ensure_ascii=False, allow_nan=False)
+        for index in range(min(SAMPLE_ROWS, len(experience.rollout)))
+    ]
+    atomic_write_text(folder / f"rollouts-{step:06d}.jsonl", "".join(line + "\n" for line in lines))
+
+
+def _sample(experience: Experience, output: RewardOutput, index: int) -> Mapping[str, Any]:
+    row: PromptRow = experience.rollout.rows[index]
+    completion = experience.rollout.completions[index]
+    return {
+        "sample_id": row.sample_id,
+        "task": row.task,
+        "images": [str(image) if isinstance(image, Path) else None for image in row.images],
+        "prompt": _prompt_text(row),
+        "completion": completion.text,
+        "ended": completion.ended,
+        "tokens": len(completion.token_ids),
+        "references": list(row.references or row.answers),
+        "score": float(output.scores[index]),
+        "parts": {name: float(part[index]) for name, part in output.parts.items()},
+        "kl_nats": float(experience.kl_k1[index].sum()),
+    }
+
+
+def _prompt_text(row: PromptRow) -> str:
+    contents = [message["content"] for message in row.prompt]
+    blocks = [block for content in contents if not isinstance(content, str) for block in content]
+    texts = [content for content in contents if isinstance(content, str)]
+    return " ".join([*texts, *(block["text"] for block in blocks if block.get("type") == "text")])

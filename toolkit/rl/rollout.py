@@ -1,0 +1,165 @@
+"""Phases 1 to 4: sample completions, mark their ends, score them under policy and reference, value them."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from toolkit.config.schema import RolloutSpec
+from toolkit.data.images import load_image
+from toolkit.models.encoding import EncodedPrompt, collate, encode_prompt
+from toolkit.models.generation import GeneratedCompletion, generate
+from toolkit.models.loading import LoadedVlm
+from toolkit.models.roles import POLICY, REFERENCE, role
+from toolkit.models.vision_features import with_vision_features
+from toolkit.records import PromptRow
+from toolkit.rewards.base import RewardBatch
+from toolkit.rl.engine import Engine
+
+__all__ = ["PromptCache", "Rollout", "RolloutWorker", "derived_seed"]
+
+
+def derived_seed(*parts: int | str) -> int:
+    """A seed below 2**63 that is a function of ``parts`` alone: there is nothing to store for resume."""
+    text = "\x1f".join(map(str, parts)).encode()
+    return int.from_bytes(hashlib.sha256(text).digest()[:8], "big") >> 1
+
+
+class PromptCache:
+    """Encoded prompts by row, so that a picture is decoded and resized once; the oldest go first over the limit."""
+
+    def __init__(self, vlm: LoadedVlm, *, max_bytes: int = 256 * 2**20) -> None:
+        self.vlm, self.max_bytes = vlm, max_bytes
+        self._held: OrderedDict[str, tuple[EncodedPrompt, int]] = OrderedDict()
+        self._bytes = 0
+
+    def encode(self, rows: Sequence[PromptRow]) -> list[EncodedPrompt]:
+        """Encoded prompts of ``rows``, in their order, on the CPU."""
+        return [self._encode(row) for row in rows]
+
+    def _encode(self, row: PromptRow) -> EncodedPrompt:
+        found = self._held.get(row.sample_id)
+        if found is not None:
+            self._held.move_to_end(row.sample_id)
+            return found[0]
+        prompt = encode_prompt(self.vlm, row.prompt, [load_image(source) for source in row.images])
+        size = sum(part.nbytes for part in (prompt.input_ids, *prompt.image_inputs.values()))
+        self._held[row.sample_id] = prompt, size
+        self._bytes += size
+        while self._bytes > self.max_bytes and len(self._held) > 1:
+            _, (_, freed) = self._held.popitem(last=False)
+            self._bytes -= freed
+        return prompt
+
+
+@dataclass
+class Rollout:
+    """``B`` completions of one process with what the current weights say about them; ``(B, T)``, 0 on
+    padding.
+
+    ``logprobs`` are those of the behaviour policy at the sampling temperature: the denominators of the
+    importance ratios. ``mask`` is 1 on sampled tokens, the end token included.
+    """
+
+    rows: list[PromptRow]
+    prompts: list[EncodedPrompt]
+    completions: list[GeneratedCompletion]
+    logprobs: Tensor
+    reference: Tensor
+    values: Tensor
+    mask: Tensor
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def reward_batch(self) -> RewardBatch:
+        """The completions as rewards take them."""
+        return reward_batch(self.rows, self.completions)
+
+
+def reward_batch(rows: Sequence[PromptRow], completions: Sequence[GeneratedCompletion]) -> RewardBatch:
+    """Rows with their completions as rewards take them."""
+    return RewardBatch(
+        rows=list(rows),
+        completions=[item.text for item in completions],
+        ended=[item.ended for item in completions],
+        num_tokens=[len(item.token_ids) for item in completions],
+        token_ids=[item.token_ids.tolist() for item in completions],
+    )
+
+
+class RolloutWorker:
+    """Collects rollouts of one process."""
+
+    def __init__(self, vlm: LoadedVlm, engine: Engine, spec: RolloutSpec) -> None:
+        self.vlm, self.engine, self.spec = vlm, engine, spec
+        self.cache = PromptCache(vlm)
+
+    def sample(
+        self, rows: Sequence[PromptRow], *, seed: int, samples: int
+    ) -> tuple[list[EncodedPrompt], list[GeneratedCompletion]]:
+        """Phases 1 and 2: ``samples`` completions a row, all of one row together, with their ends marked.
+
+        Returns the prompts (``len(rows) * samples`` of them, image features attached) and the completions.
+        """
+        with self.engine.gathered(), role(self.vlm.model, POLICY):
+            prompts = with_vision_features(
+                self.vlm, self.cache.encode(rows), batch_size=self.spec.generation_batch_size
+            )
+            completions = generate(
+                self.vlm,
+                prompts,
+                max_new_tokens=self.spec.max_new_tokens,
+                temperature=self.spec.temperature,
+                num_samples=samples,
+                batch_size=self.spec.generation_batch_size,
+                seed=seed,
+            )
+        return [prompt for prompt in prompts for _ in range(samples)], completions
+
+    def collect(self, rows: Sequence[PromptRow], *, seed: int) -> Rollout:
+        """Phases 1 to 4 for the rows of this process."""
+        began = time.perf_counter()
+        prompts, completions = self.sample(rows, seed=seed, samples=self.spec.samples_per_prompt)
+        sampled = time.perf_counter()
+        tokens = [item.token_ids for item in completions]
+        logprobs, values, mask = self._score(prompts, tokens, POLICY)
+        reference, _, _ = self._score(prompts, tokens, REFERENCE)
+        return Rollout(
+            rows=[row for row in rows for _ in range(self.spec.samples_per_prompt)],
+            prompts=prompts,
+            completions=completions,
+            logprobs=logprobs,
+            reference=reference,
+            values=values,
+            mask=mask,
+            seconds={"generate": sampled - began, "score": time.perf_counter() - sampled},
+        )
+
+    @torch.no_grad()
+    def _score(
+        self, prompts: Sequence[EncodedPrompt], tokens: Sequence[Tensor], name: str
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Phases 3 and 4: log-probabilities, values (zeros unless ``name`` is the policy) and mask ``(B, T)``."""
+        width = max(len(ids) for ids in tokens)
+        parts: list[tuple[Tensor, Tensor, Tensor]] = []
+        for start in range(0, len(prompts), self.spec.generation_batch_size):
+            chosen = slice(start, start + self.spec.generation_batch_size)
+            batch = collate(self.vlm, prompts[chosen], tokens[chosen])
+            output = self.engine.prepared(
+                batch, temperature=self.spec.temperature, role_name=name, values=name == POLICY
+            )
+            values = torch.zeros_like(output.logprobs) if output.values is None else output.values
+            parts.append((output.logprobs, values, output.mask.to(torch.float32)))
+        logprobs, values, mask = (
+            torch.cat([torch.nn.functional.pad(part, (0, width - part.shape[1])) for part in column])
+            for column in zip(*parts, strict=True)
+        )
+        return logprobs, values, mask

@@ -1,0 +1,144 @@
+"""Checkpoints of the RL loop: all that a resumed run needs to equal the uninterrupted one to the last bit.
+
+``checkpoint-<step>/``: the policy's adapter and the processor at its root (plain peft loads them),
+``value/`` (the critic's adapter, if it has one), ``value_head.safetensors``, ``optimizer.pt``, ``rng.pt``
+and ``rl_state.json``. Under DeepSpeed ``deepspeed/`` takes the place of ``optimizer.pt``. ``final/`` holds
+policy and processor alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import random
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate.utils import broadcast_object_list, gather_object
+from safetensors.torch import load_file, save_file
+
+from toolkit.errors import CheckpointError
+from toolkit.models.loading import LoadedVlm
+from toolkit.models.roles import POLICY, VALUE, role_parameters, roles_of
+from toolkit.rl.engine import Engine
+from toolkit.runs.atomic import atomic_directory
+
+__all__ = ["STATE_FILE", "load_checkpoint", "save_checkpoint", "save_policy"]
+
+STATE_FILE = "rl_state.json"
+_HEAD, _OPTIMIZER, _RNG, _DEEPSPEED = "value_head.safetensors", "optimizer.pt", "rng.pt", "deepspeed"
+_ADAPTER = "adapter_model.safetensors"
+
+
+def save_policy(folder: Path, vlm: LoadedVlm, engine: Engine) -> None:
+    """Write the policy's adapter and the processor to ``folder``, atomically; no pickle among the files."""
+    with _shared_directory(folder, engine) as staging, engine.gathered():
+        if engine.is_main:
+            _write_adapters(staging, vlm, [POLICY])
+    engine.accelerator.wait_for_everyone()
+
+
+def save_checkpoint(folder: Path, vlm: LoadedVlm, engine: Engine, state: Mapping[str, Any]) -> None:
+    """Write a checkpoint to ``folder``, atomically; ``state`` must be JSON (floats keep all their digits)."""
+    generators = gather_object([_random_state()])
+    with _shared_directory(folder, engine) as staging:
+        with engine.gathered() as module:
+            if engine.is_main:
+                _write_adapters(
+                    staging, vlm, [name for name in (POLICY, VALUE) if name in roles_of(vlm.model)]
+                )
+                head = {key: value.detach().cpu() for key, value in module.value_head.state_dict().items()}
+                save_file(head, staging / _HEAD)
+        if engine.deepspeed:
+            engine.prepared.save_checkpoint(str(staging), tag=_DEEPSPEED, exclude_frozen_parameters=True)
+        elif engine.is_main:
+            torch.save(engine.optimizer.state_dict(), staging / _OPTIMIZER)
+        if engine.is_main:
+            torch.save(generators, staging / _RNG)
+            text = json.dumps({**state, "processes": engine.world}, indent=2, allow_nan=False)
+            (staging / STATE_FILE).write_text(text, encoding="utf-8")
+    engine.accelerator.wait_for_everyone()
+
+
+def load_checkpoint(folder: Path, vlm: LoadedVlm, engine: Engine) -> dict[str, Any]:
+    """Put a checkpoint's weights, optimizer and random states back; returns the ``state`` that was saved.
+
+    Raises:
+        CheckpointError: files are missing, belong to other parameters, or to another number of processes.
+    """
+    try:
+        state: dict[str, Any] = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
+        if state["processes"] != engine.world:
+            raise CheckpointError(
+                f"{folder} was written by {state['processes']} processes, this run has {engine.world}",
+                remedy="resume with the same number of processes",
+            )
+        if engine.deepspeed:
+            engine.prepared.load_checkpoint(str(folder), tag=_DEEPSPEED, load_module_strict=False)
+        else:
+            _load_weights(folder, vlm, engine)
+            engine.optimizer.load_state_dict(torch.load(folder / _OPTIMIZER, weights_only=True))
+        _set_random_state(torch.load(folder / _RNG, weights_only=True)[engine.rank])
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise CheckpointError(
+            f"{folder} cannot be resumed from: {error}",
+            remedy=f"remove {folder} and resume from an earlier one",
+        ) from error
+    return state
+
+
+def _load_weights(folder: Path, vlm: LoadedVlm, engine: Engine) -> None:
+    for name in (POLICY, VALUE):
+        if name not in roles_of(vlm.model):
+            continue
+        saved = load_file((folder if name == POLICY else folder / name) / _ADAPTER)
+        parameters = dict(role_parameters(vlm.model, name))
+        if saved.keys() != parameters.keys():
+            raise CheckpointError(f"{folder}: the adapter {name!r} is one for other layers than this model's")
+        with torch.no_grad():
+            for key, value in saved.items():
+                parameters[key].copy_(value)
+    engine.module.value_head.load_state_dict(load_file(folder / _HEAD))
+
+
+def _write_adapters(folder: Path, vlm: LoadedVlm, names: list[str]) -> None:
+    """The policy at the root of ``folder``, other roles in folders of their names, and the processor."""
+    vlm.model.save_pretrained(folder, selected_adapters=names, save_embedding_layers=False)
+    vlm.processor.save_pretrained(folder)
+
+
+@contextlib.contextmanager
+def _shared_directory(path: Path, engine: Engine) -> Iterator[Path]:
+    """``atomic_directory`` of the main process, to be written into by all of them."""
+    if engine.world == 1:
+        with atomic_directory(path) as staging:
+            yield staging
+        return
+    with atomic_directory(path) if engine.is_main else contextlib.nullcontext() as own:
+        shared: list[Any] = [str(own)]
+        broadcast_object_list(shared)
+        yield Path(shared[0])
+        engine.accelerator.wait_for_everyone()
+
+
+def _random_state() -> dict[str, Any]:
+    """States of python's, numpy's and torch's generators, as tensors and plain values."""
+    kind, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
+    return {
+        "python": random.getstate(),
+        "numpy": (kind, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, cached),
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
+    }
+
+
+def _set_random_state(state: Mapping[str, Any]) -> None:
+    random.setstate(state["python"])
+    kind, keys, *rest = state["numpy"]
+    np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
+    torch.set_rng_state(state["torch"])
+    if state["cuda"] is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])

@@ -1,0 +1,288 @@
+"""The PPO loop, in the numbered phases of docs/ppo.md.
+
+1 sample · 2 mark ends · 3 log-probabilities of behaviour and reference · 4 values · 5 rewards · 6 KL and
+shaped reward · 7 advantages · 8 epochs of minibatches · 9 KL controller, monitors, log, checkpoint.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from toolkit.config.schema import RlRecipe
+from toolkit.errors import RecipeError, RunFailed
+from toolkit.models.loading import LoadedVlm
+from toolkit.models.roles import POLICY, role
+from toolkit.records import PromptRow
+from toolkit.rewards.base import FloatArray, RewardOutput
+from toolkit.rewards.composite import CompositeReward
+from toolkit.rl import guards
+from toolkit.rl.engine import Engine
+from toolkit.rl.experience import Experience, build_experience
+from toolkit.rl.kl import kl_controller
+from toolkit.rl.monitor import Means, rollout_means, update_means, write_samples
+from toolkit.rl.policy_value import build_policy_value
+from toolkit.rl.prompt_order import PromptOrder
+from toolkit.rl.rollout import Rollout, RolloutWorker, derived_seed, reward_batch
+from toolkit.rl.state import STATE_FILE, load_checkpoint, save_checkpoint, save_policy
+from toolkit.rl.update import Updater, UpdateStatistics
+from toolkit.runs.directory import RunDirectory
+from toolkit.runs.progress import Progress
+
+__all__ = ["Evaluate", "PpoTrainer"]
+
+logger = logging.getLogger("vlm_rlhf.rl")
+
+Evaluate = Callable[[LoadedVlm], Mapping[str, float]]
+
+
+class PpoTrainer:
+    """Proximal policy optimisation of a vision-language model on a composite reward.
+
+    Args:
+        policy: the SFT policy with its adapter, trainable. The reference is a frozen copy of it as it is now.
+        reward: the composite; learned terms are inside.
+        rows: training prompts with what they are scored against.
+        val_rows: validation prompts, for calibration and frozen statistics; may be empty, then training
+            prompts are used and nothing is held out.
+        recipe: the settings.
+        run: where results go; its ``stop`` flag is asked after every iteration.
+        evaluate: held-out evaluation, called with the policy active every ``run.eval_every_steps``
+            iterations on every process; its numbers are logged under ``val/``. It must not draw from the
+            global generators.
+
+    Raises:
+        RecipeError: sizes that cannot be split into minibatches, or a model without an adapter.
+    """
+
+    def __init__(
+        self,
+        policy: LoadedVlm,
+        reward: CompositeReward,
+        rows: Sequence[PromptRow],
+        val_rows: Sequence[PromptRow],
+        recipe: RlRecipe,
+        run: RunDirectory,
+        evaluate: Evaluate | None = None,
+    ) -> None:
+        self.vlm, self.reward, self.recipe, self.run, self.evaluate = policy, reward, recipe, run, evaluate
+        self.rows, self.val_rows = list(rows), list(val_rows)
+        ppo, rollout = recipe.ppo, recipe.rollout
+        total = rollout.prompts_per_iteration * rollout.samples_per_prompt
+        module = build_policy_value(policy, critic=ppo.critic)
+        micro = max(1, total // (ppo.minibatches * ppo.gradient_accumulation))
+        self.engine = Engine(
+            module, recipe.optimizer, micro_batch=micro, accumulation=ppo.gradient_accumulation
+        )
+        self._check_sizes(total)
+        self.kl = kl_controller(recipe.kl)
+        self.worker = RolloutWorker(policy, self.engine, rollout)
+        self.updater = Updater(policy, self.engine, recipe)
+        self.order = PromptOrder(rows, recipe.rollout.prompts_per_iteration, seed=recipe.run.seed)
+        self.iteration = 0
+        self.reward.all_reduce = self._sum_arrays
+
+    # ---- the run -------------------------------------------------------------------------------------------
+
+    def train(self, resume: bool = False) -> None:
+        """Run to the end and write ``final/``; with ``resume`` from the newest checkpoint, if there is one.
+
+        Raises:
+            RunFailed: a guard rail stopped the run (a checkpoint was written), or the reward teaches nothing.
+            Interrupted: a signal arrived; a checkpoint was written.
+        """
+        newest = self.run.latest_checkpoint(required=[STATE_FILE]) if resume else None
+        if newest is None:
+            self.run.metrics.truncate_after(-1)
+            self._calibrate()
+            self._log_evaluation(0, {})
+        else:
+            self._restore(load_checkpoint(newest, self.vlm, self.engine))
+            logger.info("resumed from %s", newest)
+        iterations = self.recipe.ppo.iterations
+        with Progress(iterations, "ppo", start=self.iteration) as bar:
+            while self.iteration < iterations:
+                note = self._iterate()
+                bar.update(note=note)
+        save_policy(self.run.final, self.vlm, self.engine)
+
+    def _iterate(self) -> str:
+        """One iteration; returns what the progress line says."""
+        seed = derived_seed(self.recipe.run.seed, "iteration", self.iteration)
+        first = self.iteration == 0
+        began = time.perf_counter()
+        rollout = self.worker.collect(
+            self.order.share(self.iteration, rank=self.engine.rank, world=self.engine.world),
+            seed=derived_seed(seed, "sample", self.engine.rank),
+        )  # 1-4
+        scored = time.perf_counter()
+        output = self._rewards(rollout)  # 5
+        experience = build_experience(  # 6, 7
+            rollout,
+            output,
+            self.recipe.ppo,
+            kl_coefficient=self.kl.coefficient,
+            reduce=self.engine.all_sum,
+        )
+        if first:
+            guards.check_start(self.vlm, float(experience.kl_k1.abs().max()))
+        rewarded = time.perf_counter()
+        statistics = self._update(experience, seed=seed, first=first)  # 8
+        seconds = {
+            **rollout.seconds,
+            "reward": rewarded - scored,
+            "update": time.perf_counter() - rewarded,
+            "iteration": time.perf_counter() - began,
+        }
+        return self._finish(experience, output, statistics, seconds)  # 9
+
+    # ---- phases --------------------------------------------------------------------------------------------
+
+    def _rewards(self, rollout: Rollout) -> RewardOutput:
+        """Phase 5."""
+        self.reward.set_progress(self.iteration / max(1, self.recipe.ppo.iterations - 1))
+        output = self.reward(rollout.reward_batch(), update=True)
+        if not output.applies.all():
+            row = rollout.rows[int(np.flatnonzero(~output.applies)[0])]
+            raise RunFailed(
+                f"no reward term applies to row {row.sample_id!r} of task {row.task!r}",
+                remedy="add a term for this task, or leave its rows out of the data",
+            )
+        return output
+
+    def _update(self, experience: Experience, *, seed: int, first: bool) -> UpdateStatistics:
+        """Phase 8, with the checks of the first update."""
+        warming_up = self.iteration < self.recipe.ppo.critic_warmup_iterations
+        shuffle = derived_seed(seed, "minibatches")
+        if not first:
+            return self.updater.update(experience, seed=shuffle, warming_up=warming_up)
+        with self.engine.watch_gradients() as seen:
+            statistics = self.updater.update(experience, seed=shuffle, warming_up=warming_up)
+        missing = [name for name in self.engine.trainable_names() if name not in seen]
+        guards.check_first_update(self.vlm, statistics.first_ratio_error or 0.0, missing=missing)
+        return statistics
+
+    def _finish(
+        self,
+        experience: Experience,
+        output: RewardOutput,
+        statistics: UpdateStatistics,
+        seconds: Mapping[str, float],
+    ) -> str:
+        """Phase 9: controller, metrics, samples, held-out evaluation, guard rails, checkpoint, signals."""
+        step = self.iteration + 1
+        spec = self.recipe.run
+        last = step == self.recipe.ppo.iterations
+        logged = step == 1 or step % spec.log_every_steps == 0 or last
+        means = Means()
+        rollout_means(means, experience, output)
+        update_means(means, statistics)
+        if logged and self.recipe.guards.vision_gap_action != "off":
+            temperature = self.recipe.rollout.temperature
+            gap = guards.vision_gap(self.vlm, self.engine, experience.rollout, temperature=temperature)
+            means.add("guard/vision_gap_nats", *gap)
+        values = means.reduced(self.engine)
+        values["kl/coefficient"] = self.kl.coefficient
+        values["value/explained_variance"] = experience.explained_variance
+        values["optimizer/grad_norm"] = float(np.mean(statistics.grad_norms))
+        values["optimizer/updates"] = float(statistics.updates)
+        self.kl.update(values["kl/k1_nats"], len(experience.rollout) * self.engine.world)
+        self.iteration = step
+        if logged:
+            timing = {f"time/{name}_seconds": value for name, value in seconds.items()}
+            self.run.metrics.write(step, **values, **timing)
+            if self.engine.is_main:
+                write_samples(self.run.samples, step, experience, output)
+        if spec.eval_every_steps and (step % spec.eval_every_steps == 0 or last):
+            self._log_evaluation(step, values)
+        self._close(step, values, last=last)
+        return f"reward {values['reward/total']:.3f}  kl {values['kl/k1_nats']:.2f}"
+
+    def _close(self, step: int, values: Mapping[str, float], *, last: bool) -> None:
+        """Guard rails, checkpoint and signals at the end of an iteration."""
+        reasons = [
+            guards.check_failed(values["reward/failed_fraction"], self.recipe.guards),
+            guards.check_vision_gap(values.get("guard/vision_gap_nats", math.nan), self.recipe.guards),
+        ]
+        reason = next((text for text in reasons if text is not None), None)
+        flag = torch.tensor(float(self.run.stop.requested), dtype=torch.float64)
+        signalled = float(self.engine.all_sum(flag)) > 0
+        every = self.recipe.run.save_every_steps
+        if reason or (signalled and not last) or (every and step % every == 0 and not last):
+            self._save(step)
+        if reason:
+            raise RunFailed(
+                f"stopped after iteration {step}: {reason}",
+                remedy=f"look at {self.run.samples}, then change the recipe",
+            )
+        if signalled and not last:
+            raise self.run.stop.interrupted(
+                f"stopped after iteration {step} of {self.recipe.ppo.iterations}; --resume goes on from there"
+            )
+
+    # ---- the rest ------------------------------------------------------------------------------------------
+
+    def _calibrate(self) -> None:
+        """Measure the reward terms on samples of the starting policy; never touches the global generators."""
+        rows = self.val_rows or self.rows
+        count = min(self.recipe.guards.calibration_samples, len(rows))
+        order = np.random.default_rng(derived_seed(self.recipe.run.seed, "calibration")).permutation(
+            len(rows)
+        )
+        chosen = [rows[index] for index in order[:count]]
+        if not self.val_rows:
+            logger.warning("no validation data: the reward is calibrated on training prompts")
+        seed = derived_seed(self.recipe.run.seed, "calibration", "sample")
+        _, completions = self.worker.sample(chosen, seed=seed, samples=1)
+        report = self.reward.calibrate(reward_batch(chosen, completions))
+        self.run.record(reward_calibration=report)
+        for name, row in report.items():
+            logger.info("%s: mean %.3f, std %.3f on %d samples", name, row["mean"], row["std"], row["count"])
+
+    def _log_evaluation(self, step: int, values: Mapping[str, float]) -> None:
+        """Held-out numbers of the policy under ``val/``, on a line of their own."""
+        if self.evaluate is None or not self.recipe.run.eval_every_steps:
+            return
+        with self.engine.gathered(), role(self.vlm.model, POLICY):
+            found = self.evaluate(self.vlm)
+        self.run.metrics.write(step, **{f"val/{name}": value for name, value in found.items()})
+
+    def _save(self, step: int) -> None:
+        state: dict[str, Any] = {
+            "iteration": self.iteration,
+            "kl": self.kl.state_dict(),
+            "reward": self.reward.state_dict(),
+        }
+        save_checkpoint(self.run.checkpoint_path(step), self.vlm, self.engine, state)
+        self.run.prune_checkpoints(self.recipe.run.save_total_limit)
+
+    def _restore(self, state: Mapping[str, Any]) -> None:
+        self.iteration = int(state["iteration"])
+        self.kl.load_state_dict(state["kl"])
+        self.reward.load_state_dict(state["reward"])
+        self.run.metrics.truncate_after(self.iteration)
+
+    def _sum_arrays(self, values: FloatArray) -> FloatArray:
+        return self.engine.all_sum(torch.from_numpy(values)).cpu().numpy()
+
+    def _check_sizes(self, total: int) -> None:
+        ppo, world = self.recipe.ppo, self.engine.world
+        problems = []
+        if not self.rows:
+            problems.append("data.train: no prompts")
+        if self.recipe.rollout.prompts_per_iteration % world:
+            problems.append(f"rollout.prompts_per_iteration must divide by the {world} processes")
+        parts = ppo.minibatches * ppo.gradient_accumulation * world
+        if total % parts:
+            problems.append(
+                f"prompts_per_iteration × samples_per_prompt = {total} must divide by minibatches × "
+                f"gradient_accumulation × processes = {parts}"
+            )
+        if problems:
+            raise RecipeError("rl", problems)

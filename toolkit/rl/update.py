@@ -1,0 +1,172 @@
+"""Phase 8: epochs of minibatches over one experience; one forward, one loss and one backward a micro batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from toolkit.config.schema import RlRecipe
+from toolkit.errors import RunFailed
+from toolkit.models.encoding import collate
+from toolkit.models.loading import LoadedVlm
+from toolkit.rl.engine import Engine
+from toolkit.rl.experience import Experience
+from toolkit.rl.losses import clipped_policy_loss, clipped_value_loss
+from toolkit.rl.rollout import derived_seed
+
+__all__ = ["UpdateStatistics", "Updater", "minibatches"]
+
+
+@dataclass
+class UpdateStatistics:
+    """Sums over all updates of an iteration, of this process, plus what is equal on every process.
+
+    ``first_ratio_error`` is the largest ``|log ratio|`` of the first minibatch: 0 up to rounding, because
+    nothing was updated yet. ``updates`` counts optimizer steps.
+    """
+
+    sums: dict[str, float] = field(default_factory=dict)
+    grad_norms: list[float] = field(default_factory=list)
+    first_ratio_error: float | None = None
+    updates: int = 0
+    stopped_early: bool = False
+
+    def add(self, **values: float) -> None:
+        """Add to the sums."""
+        for name, value in values.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
+
+
+def minibatches(rows: int, count: int, *, world: int, rank: int, seed: int) -> list[list[int]]:
+    """Row numbers of each minibatch on this process, for ``rows`` rows a process.
+
+    The rows of all processes together are cut into strata, each is shuffled by itself and gives an equal
+    share to every minibatch. Rows never leave their process, and a minibatch holds the same rows whether one
+    process or several split it.
+    """
+    total = rows * world
+    # Powers of two, so that one, two and four processes choose the same cut; a cut a process always fits.
+    sizes = [size for size in (8, 4, 2, 1, world) if total % (size * count) == 0 and size % world == 0]
+    strata = sizes[0]
+    length = total // strata
+    share = length // count
+    chosen: list[list[int]] = [[] for _ in range(count)]
+    for stratum in range(strata):
+        generator = torch.Generator().manual_seed(derived_seed(seed, stratum))
+        order = (torch.randperm(length, generator=generator) + stratum * length).tolist()
+        for index in range(count):
+            chosen[index] += order[index * share : (index + 1) * share]
+    return [
+        [row - rank * rows for row in batch if rank * rows <= row < (rank + 1) * rows] for batch in chosen
+    ]
+
+
+class Updater:
+    """Runs phase 8."""
+
+    def __init__(self, vlm: LoadedVlm, engine: Engine, recipe: RlRecipe) -> None:
+        self.vlm, self.engine, self.recipe = vlm, engine, recipe
+
+    def update(self, experience: Experience, *, seed: int, warming_up: bool) -> UpdateStatistics:
+        """Epochs over the experience, ended early where the policy moved too far from the behaviour policy."""
+        spec, limit = self.recipe.ppo, self.recipe.kl.stop_epochs_above_nats
+        statistics = UpdateStatistics()
+        self.engine.hold_policy(warming_up)
+        for epoch in range(spec.epochs):
+            for rows in minibatches(
+                len(experience.rollout),
+                spec.minibatches,
+                world=self.engine.world,
+                rank=self.engine.rank,
+                seed=derived_seed(seed, epoch),
+            ):
+                nats = self._step(experience, rows, statistics, warming_up)
+                if limit is not None and nats > limit:
+                    statistics.stopped_early = True
+                    return statistics
+        return statistics
+
+    def _step(
+        self, experience: Experience, rows: list[int], statistics: UpdateStatistics, warming_up: bool
+    ) -> float:
+        """One optimizer step on ``rows``; returns KL(behaviour, policy) in nats a completion before it."""
+        micro = self.recipe.ppo.gradient_accumulation
+        pieces = [rows[start::micro] for start in range(micro)]
+        counts = torch.tensor([float(experience.mask[rows].sum()), float(len(rows))], dtype=torch.float64)
+        tokens, completions = self.engine.all_sum(counts).tolist()
+        before = statistics.sums.get("kl_k3", 0.0)
+        losses = [
+            self._loss_of(experience, piece, max(tokens, 1.0), statistics, warming_up) for piece in pieces
+        ]
+        norm = self.engine.step(losses)
+        statistics.grad_norms.append(norm)
+        statistics.updates += 1
+        moved = torch.tensor(statistics.sums["kl_k3"] - before, dtype=torch.float64)
+        return float(self.engine.all_sum(moved)) / completions
+
+    def _loss_of(
+        self,
+        experience: Experience,
+        rows: list[int],
+        tokens: float,
+        statistics: UpdateStatistics,
+        warming_up: bool,
+    ) -> Callable[[], Tensor]:
+        """The loss of a micro batch, to be computed when its turn comes; ``tokens`` of the global minibatch."""
+
+        def loss() -> Tensor:
+            return self._loss(experience, rows, statistics, warming_up) / tokens
+
+        return loss
+
+    def _loss(
+        self, experience: Experience, rows: list[int], statistics: UpdateStatistics, warming_up: bool
+    ) -> Tensor:
+        """Policy, value and entropy loss summed over the tokens of ``rows``."""
+        spec, rollout = self.recipe.ppo, experience.rollout
+        batch = collate(
+            self.vlm, [rollout.prompts[i] for i in rows], [rollout.completions[i].token_ids for i in rows]
+        )
+        output = self.engine.prepared(
+            batch,
+            temperature=self.recipe.rollout.temperature,
+            values=True,
+            entropy=True,
+            head_only=warming_up,
+        )
+        if output.values is None or output.entropy is None:
+            raise RunFailed("the policy's forward gave no values")
+        width = output.logprobs.shape[1]
+        mask, old, advantages, old_values, returns = (
+            part[rows, :width]
+            for part in (
+                experience.mask,
+                rollout.logprobs,
+                experience.advantages,
+                rollout.values,
+                experience.returns,
+            )
+        )
+        policy = clipped_policy_loss(output.logprobs, old, advantages, mask, clip=spec.clip)
+        value = clipped_value_loss(output.values, old_values, returns, mask, clip=spec.value_clip)
+        entropy = (output.entropy * mask).sum()
+        if statistics.first_ratio_error is None:
+            error = ((output.logprobs.detach() - old).abs() * mask).max()
+            statistics.first_ratio_error = float(error)
+        statistics.add(
+            tokens=float(mask.sum()),
+            completions=float(len(rows)),
+            policy_loss=float(policy.loss.detach()),
+            value_loss=float(value.loss.detach()),
+            entropy=float(entropy.detach()),
+            policy_clipped=float(policy.clipped),
+            value_clipped=float(value.clipped),
+            kl_k3=float(policy.kl_k3),
+        )
+        # In critic warm-up the policy's part keeps its place in the graph (every parameter gets a gradient,
+        # as DDP expects) and weighs nothing.
+        policy_weight = 0.0 if warming_up else 1.0
+        return policy_weight * (policy.loss - spec.entropy_weight * entropy) + spec.value_weight * value.loss
