@@ -90,8 +90,8 @@ def _subtitle(inputs: ReportInputs) -> str:
     stages: Sequence[str] = [run.stage for run in inputs.runs]
     chain = " → ".join(dict.fromkeys(stages))
     environment: Mapping[str, Any] = inputs.runs[-1].environment if inputs.runs else {}
-    when = environment.get("started") or environment.get("date")
-    return escape(" · ".join(part for part in (chain, str(when) if when else "") if part))
+    when = str(environment.get("started", ""))[:16].replace("T", " ")
+    return escape(" · ".join(part for part in (chain, f"{when} UTC" if when else "") if part))
 
 
 def _footer(summary: Mapping[str, Any]) -> str:

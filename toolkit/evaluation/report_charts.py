@@ -53,8 +53,9 @@ def line_chart(title: str, series: Sequence[Series]) -> str:
         if smooth:
             parts.append(frame.path(_running_mean(line.points), line.colour, faint=False))
     last = "; ".join(f"{line.name} ends at {line.points[-1][1]:.4g}" for line in series)
+    named = len(series) > 1 or series[0].name != "training"
     legend = "".join(
-        f'<span class="key"><i style="background:{line.colour}"></i>{escape(line.name)}'
+        f'<span class="key"><i style="background:{line.colour}"></i>{escape(line.name) if named else "last"}'
         f" <b>{line.points[-1][1]:.4g}</b></span>"
         for line in series
     )
@@ -87,7 +88,7 @@ def interval_strips(rows: Sequence[tuple[str, Interval]], *, digits: int = 3) ->
             f'<span class="value {kind}">{signed(found.mean, digits)}'
             f" <small>[{signed(found.low, digits)}, {signed(found.high, digits)}]</small></span></div>"
         )
-    return "".join(lines)
+    return f'<div class="strips">{"".join(lines)}</div>'
 
 
 def bar_list(bars: Sequence[Bar]) -> str:
@@ -101,7 +102,7 @@ def bar_list(bars: Sequence[Bar]) -> str:
             f'<i class="fill" style="width:{width:.1f}%;background:{bar.colour}"></i>{mark}</span>'
             f'<span class="value">{escape(bar.shown)}</span></div>'
         )
-    return "".join(lines)
+    return f'<div class="strips">{"".join(lines)}</div>'
 
 
 def nice_ticks(low: float, high: float, count: int = 4) -> list[float]:

@@ -20,14 +20,14 @@ _FIRST = (
     "score",
     "gold",
     "accuracy",
-    "loss",
     "kl",
+    "loss",
     "margin",
     "entropy",
     "vision_gap",
     "explained",
 )
-_SHOWN = 6
+_SHOWN = 9
 _COLOURS = ("var(--accent)", "var(--c1)")
 
 

@@ -37,7 +37,7 @@ def headline(summary: Mapping[str, Any]) -> str:
         tiles.append(
             f'<div class="card tile"><div class="what">{escape(name.replace("_", " "))}</div>'
             f'<div class="big">{signed(found.mean, shown.digits)} <span class="what">{escape(shown.title)}</span></div>'
-            f'<div class="why">95 %: {signed(found.low, shown.digits)} to {signed(found.high, shown.digits)}, '
+            f'<div class="why">95 %: {signed(found.low, shown.digits)} to {signed(found.high, shown.digits)}, '
             f"{verdict}</div></div>"
         )
     return f'<div class="tiles">{"".join(tiles)}</div>' if tiles else ""
@@ -58,7 +58,7 @@ def table_section(summary: Mapping[str, Any]) -> str:
     return _section(
         "scores",
         "Scores",
-        f"{counts} Greedy decoding. Under each score, its 95 % bootstrap interval over images. "
+        f"{counts} Greedy decoding. Under each score, its 95 % bootstrap interval over images. "
         f"{escape(_baseline_text(summary))}",
         '<div class="card scroll"><table>'
         f"<thead><tr><th>system</th>{head}</tr></thead><tbody>{body}</tbody></table></div>",
@@ -85,8 +85,7 @@ def differences_section(summary: Mapping[str, Any]) -> str:
         "Differences",
         "Paired bootstrap over images: both systems are scored on the same resamples. A coloured strip does not touch "
         "zero.",
-        f'<div class="grid" style="grid-template-columns:repeat(auto-fit,minmax(min(100%,460px),1fr))">'
-        f"{''.join(cards)}</div>",
+        f'<div class="grid wide">{"".join(cards)}</div>',
     )
 
 
@@ -116,7 +115,7 @@ def reward_model_section(summary: Mapping[str, Any]) -> str:
         "reward-model",
         "Reward model",
         "Share of preference pairs in which the preferred text scores higher. The mark is chance.",
-        f'<div class="grid">{cards}</div>',
+        f'<div class="grid wide">{cards}</div>',
     )
 
 
@@ -169,11 +168,7 @@ def _table_row(
     cells = []
     for column in columns:
         value, span = row.get(column.key), spans.get(column.key)
-        small = (
-            f"<small>{number(span['low'], column.digits)}–{number(span['high'], column.digits)}</small>"
-            if span
-            else ""
-        )
+        small = f"<small>{_span(span, column.digits)}</small>" if span else ""
         mark = (
             ' class="best"'
             if value is not None and value == best[column.key] and name not in _BASELINES
@@ -183,6 +178,11 @@ def _table_row(
     kind = ' class="baseline"' if name in _BASELINES else ""
     colour = system_colour(name, list(summary["rows"]))
     return f'<tr{kind}><td><span class="sys" style="--dot:{colour}">{escape(name)}</span></td>{"".join(cells)}</tr>'
+
+
+def _span(span: Mapping[str, float], digits: int) -> str:
+    between = " to " if span["low"] < 0 else "–"
+    return f"{number(span['low'], digits)}{between}{number(span['high'], digits)}"
 
 
 def _best(rows: Mapping[str, Mapping[str, Any]], column: Column) -> float | None:

@@ -38,7 +38,8 @@ nav a { color:var(--accent); text-decoration:none; } nav a:hover { text-decorati
 section { margin-top:40px; } h2 { font-size:20px; margin:0 0 4px; letter-spacing:-.01em; }
 h3 { font-size:15px; margin:0 0 10px; } .lead { color:var(--soft); margin:0 0 16px; max-width:76ch; }
 .card { background:var(--card); border:1px solid var(--line); border-radius:12px; padding:16px 18px; min-width:0; }
-.grid { display:grid; gap:14px; grid-template-columns:repeat(auto-fit,minmax(min(100%,300px),1fr)); }
+.grid { display:grid; gap:14px; grid-template-columns:repeat(auto-fill,minmax(min(100%,300px),1fr)); }
+.grid.wide { grid-template-columns:repeat(auto-fit,minmax(min(100%,460px),1fr)); }
 .tiles { display:grid; gap:14px; grid-template-columns:repeat(auto-fit,minmax(150px,1fr)); margin-top:24px; }
 .tile .what { color:var(--soft); font-size:13px; } .tile .big { font-size:26px; font-weight:650;
   letter-spacing:-.02em; line-height:1.25; } .tile .why { font-size:13px; color:var(--soft); }
@@ -47,12 +48,13 @@ table { border-collapse:collapse; width:100%; font-variant-numeric:tabular-nums;
 th,td { padding:9px 10px; text-align:right; border-bottom:1px solid var(--line); white-space:nowrap; }
 th { font-size:12.5px; font-weight:600; color:var(--soft); } tr:last-child td { border-bottom:0; }
 th:first-child,td:first-child { text-align:left; position:sticky; left:0; background:var(--card); }
-td small { display:block; color:var(--soft); font-size:11.5px; line-height:1.3; } td.best { font-weight:700; }
+td small { display:block; color:var(--soft); font-size:11.5px; line-height:1.3;
+  font-weight:400; } td.best { font-weight:700; }
 tr.baseline td { color:var(--soft); } table.runs td,table.runs th { text-align:left; }
 .sys::before,.key i { content:""; display:inline-block; width:9px; height:9px; border-radius:50%;
   margin-right:7px; background:var(--dot); }
-.strip { display:grid; grid-template-columns:minmax(84px,auto) minmax(60px,1fr) auto; gap:12px;
-  align-items:center; margin:7px 0; font-variant-numeric:tabular-nums; }
+.strips { display:grid; grid-template-columns:auto minmax(60px,1fr) auto; gap:10px 14px; align-items:center;
+  font-variant-numeric:tabular-nums; } .strip { display:contents; }
 .strip .name { overflow-wrap:anywhere; } .strip .value { text-align:right; font-weight:600; }
 .strip small { color:var(--soft); font-weight:400; white-space:nowrap; }
 .track,.bar { position:relative; height:16px; border-radius:8px; background:var(--chip); overflow:hidden; }
@@ -75,8 +77,8 @@ pre { background:var(--chip); border-radius:8px; padding:12px; overflow:auto; ma
   line-height:1.45; white-space:pre-wrap; overflow-wrap:anywhere; }
 .samples { display:grid; gap:16px; grid-template-columns:repeat(auto-fill,minmax(min(100%,340px),1fr)); }
 .sample { display:flex; flex-direction:column; gap:12px; }
-.sample img { width:100%; max-width:240px; aspect-ratio:1; object-fit:contain; border-radius:8px;
-  background:var(--chip); align-self:center; } .sample img.small { image-rendering:pixelated; }
+.sample img { max-width:100%; max-height:240px; border-radius:8px; align-self:center; }
+.sample img.small { width:216px; image-rendering:pixelated; }
 .said { margin:0; padding:0; list-style:none; } .said li { padding:8px 0; border-top:1px solid var(--line); }
 .said p { margin:2px 0 4px; overflow-wrap:anywhere; } .who { font-weight:600; font-size:13px; }
 .chips { display:flex; flex-wrap:wrap; gap:5px; } .chip { background:var(--chip); border-radius:6px;
@@ -84,7 +86,8 @@ pre { background:var(--chip); border-radius:8px; padding:12px; overflow:auto; ma
 .chip b { color:var(--ink); font-weight:600; } .said .empty { color:var(--muted); font-style:italic; }
 footer { margin-top:48px; color:var(--soft); font-size:13px; border-top:1px solid var(--line); padding-top:16px; }
 @media (max-width:560px) { main { padding:22px 14px 48px; } header h1 { font-size:24px; }
-  .card { padding:14px; } .strip { grid-template-columns:minmax(0,1fr) auto; gap:4px 10px; }
+  .card { padding:14px; } .strips { display:block; }
+  .strip { display:grid; grid-template-columns:minmax(0,1fr) auto; gap:4px 10px; margin:9px 0; }
   .track,.bar { grid-column:1/-1; order:3; } .key { margin:0 10px 0 0; } th,td { padding:8px 7px; } }
 @media print { body { background:#fff; } .card,.chart { break-inside:avoid; } }
 """

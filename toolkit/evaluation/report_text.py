@@ -25,10 +25,10 @@ def escape(value: Any, *, keep_newlines: bool = False) -> str:
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """A number with a fixed count of decimals, or an en dash for none and NaN."""
+    """A number with a fixed count of decimals and a true minus, or an en dash for none and NaN."""
     if value is None or not math.isfinite(value):
         return "–"
-    return f"{value:,.{digits}f}"
+    return f"{value:,.{digits}f}".replace("-", "−")
 
 
 def signed(value: float | None, digits: int = 3) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,36 +95,49 @@ def score_caption_results(
 ) -> CaptionResult:
     """BLEU-1…4, ROUGE-L and CIDEr-D of one caption an image, equal to pycocoevalcap.
 
-    Per image, BLEU is the sentence score of the official tool.
+    Per image, BLEU is the sentence score of the official tool. On resamples BLEU is recomputed from n-gram counts;
+    ROUGE-L and CIDEr-D are means over images, with the document frequencies of all ``references``.
+
+    Raises:
+        DataError: the captions do not cover exactly the images of the references.
     """
-    from toolkit.metrics.captions import score_captions
+    from toolkit.metrics.captions import CaptionStatistics
+
+    whole = CaptionStatistics(references, captions)
+    bleu = CaptionStatistics(references, captions, metrics=("bleu",))
+    columns = whole.per_image()
+    averaged = means({name: columns[name] for name in ("rouge_l", "cider")})
+
+    def statistic(indices: Indices) -> dict[str, float]:
+        return {**bleu.corpus(indices), **averaged(indices)}
 
     ids = tuple(references)
-    scores = score_captions(references, {identity: captions[identity] for identity in ids})
-    names = list(scores.corpus)
-    columns = {name: np.array([scores.per_image[identity][name] for identity in ids]) for name in names}
-    texts = tuple(captions[identity] for identity in ids)
-    return CaptionResult(ids, texts, columns, scores.statistics.corpus)
+    return CaptionResult(ids, tuple(captions[identity] for identity in ids), columns, statistic)
 
 
-def score_vqa_results(
-    questions: Mapping[str, object], annotations: Mapping[str, object], answers: Mapping[Id, str]
-) -> VqaResult:
-    """Official VQA accuracy. Resampling units are images with all their questions, which are not independent."""
-    from toolkit.metrics.vqa import score_vqa
+def score_vqa_results(annotations: Sequence[Mapping[str, Any]], answers: Mapping[Id, str]) -> VqaResult:
+    """Official VQA accuracy. Resampling units are images with all their questions, which are not independent.
 
-    results = [{"question_id": identity, "answer": answer} for identity, answer in answers.items()]
-    scores = score_vqa(questions, annotations, results)
-    rows: list[Mapping[str, object]] = annotations["annotations"]  # type: ignore[assignment]
-    ids = tuple(row["question_id"] for row in rows)
+    Args:
+        annotations: rows of the official annotations file.
+        answers: one answer for each of them, by question id.
+
+    Raises:
+        DataError: an id is missing, repeated or unknown.
+    """
+    from toolkit.metrics.vqa import score_vqa, vqa_accuracy
+
+    scores = score_vqa(annotations, annotations, answers)
+    ids: tuple[Id, ...] = tuple(row["question_id"] for row in annotations)
+    # Not rounded question by question, so that the mean is the official corpus accuracy.
+    exact = np.array([vqa_accuracy(answers[row["question_id"]], row["answers"]) for row in annotations])
     groups: dict[object, list[float]] = {}
-    for row in rows:
-        groups.setdefault(row["image_id"], []).append(scores.per_question[row["question_id"]])
-    accuracies = np.array([scores.per_question[identity] for identity in ids])
+    for row, accuracy in zip(annotations, exact, strict=True):
+        groups.setdefault(row["image_id"], []).append(float(accuracy))
     return VqaResult(
-        question_ids=ids,  # type: ignore[arg-type]
-        answers=tuple(answers[identity] for identity in ids),  # type: ignore[index]
-        accuracies=accuracies,
+        question_ids=ids,
+        answers=tuple(answers[identity] for identity in ids),
+        accuracies=exact,
         statistic=pooled_mean("vqa_accuracy", list(groups.values())),
         num_images=len(groups),
         per_answer_type=dict(scores.per_answer_type),

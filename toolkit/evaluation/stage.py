@@ -217,7 +217,7 @@ def _scorers(recipe: EvalRecipe, reward: Reward | None) -> dict[str, CaptionScor
     if reward is not None:
         scorers["reward"] = reward_scorer(reward, "score with the reward model")
     if recipe.scenes is not None:
-        scorers["gold"] = gold_scorer(Path(recipe.scenes))
+        scorers["gold"] = gold_scorer(_under_root(recipe, recipe.scenes))
     return scorers
 
 
@@ -227,7 +227,7 @@ def _train_references(recipe: EvalRecipe) -> dict[Id, Sequence[str]] | None:
     from toolkit.data.coco import read_captions
 
     problems: list[str] = []
-    items = read_captions(Path(recipe.train_references), problems)
+    items = read_captions(_under_root(recipe, recipe.train_references), problems)
     if problems:
         raise DataError(recipe.train_references, problems, remedy="correct the training references")
     return {item.image_id: item.captions for item in items}
@@ -240,6 +240,12 @@ def _card(recipe: EvalRecipe, card: RewardModelCard | None) -> dict[str, Any] | 
 
     pairs: list[PreferenceRow] = []
     for name in recipe.preference_pairs:
-        path = Path(name)
+        path = _under_root(recipe, name)
         pairs += load_preference_rows([RowsSource(kind="rows", file=path.name)], path.parent)
     return dict(card(pairs))
+
+
+def _under_root(recipe: EvalRecipe, name: str) -> Path:
+    """A file below ``data.root`` where there is one of that name, else relative to the current directory."""
+    below = Path(recipe.data.root) / name
+    return below if below.exists() else Path(name)

@@ -183,7 +183,7 @@ def _score_vqa(files: _Files, split: TestSplit, predictions: Mapping[str, Predic
     answers = (predictions[row.sample_id].text for row in split.questions)
     write_results(files.vqa, "vqa", zip(ids, answers, strict=True))
     texts = read_results(files.vqa, "vqa", expected=ids)
-    result = score_vqa_results(split.questions_file(), split.annotations_file(), texts)
+    result = score_vqa_results(split.annotations_file()["annotations"], texts)
     lines = (
         {"question_id": identity, "answer": answer, "accuracy": float(accuracy)}
         for identity, answer, accuracy in zip(

@@ -1,0 +1,198 @@
+"""Two systems side by side: paired differences with intervals, recomputed from their official result files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from toolkit.errors import DataError, UsageError
+from toolkit.evaluation.intervals import Interval, interval, paired_difference
+from toolkit.evaluation.references import read_annotation_rows, read_reference_captions
+from toolkit.evaluation.results import CAPTIONS_FILE, VQA_FILE, read_results, result_kind
+from toolkit.evaluation.scoring import (
+    CaptionResult,
+    SystemScores,
+    VqaResult,
+    score_caption_results,
+    score_vqa_results,
+)
+from toolkit.evaluation.split import Id
+
+__all__ = ["Comparison", "compare", "comparison_table"]
+
+_NOT_COMPARED = ("bleu_1", "bleu_2", "bleu_3")
+_EXTRA_COLUMNS = ("reward", "gold", "mean_tokens")
+_BASELINES = ("blind-constant", "blind-shuffled", "human")
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """``a - b`` for one pair of systems: per score, both values with their intervals and the difference."""
+
+    a: str
+    b: str
+    num_images: int
+    num_questions: int
+    scores: Mapping[str, tuple[Interval, Interval, Interval]]
+
+    def as_dict(self) -> dict[str, Any]:
+        """``{"a", "b", "num_images", "num_questions", "scores": {name: {"a", "b", "difference"}}}``."""
+        scores = {
+            name: {"a": a.as_dict(), "b": b.as_dict(), "difference": difference.as_dict()}
+            for name, (a, b, difference) in self.scores.items()
+        }
+        counts = {"num_images": self.num_images, "num_questions": self.num_questions}
+        return {"a": self.a, "b": self.b, **counts, "scores": scores}
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """Result files of one system, and the references that lie beside them."""
+
+    label: str
+    files: Mapping[str, Path]
+    folder: Path | None
+
+
+def compare(a: Path, b: Path, *, references: Path | None = None, resamples: int = 1000) -> list[Comparison]:
+    """Compare result files, system folders, evaluation folders or runs that hold one.
+
+    Two evaluation folders are compared system by system where both hold the name; where each holds one system,
+    those two.
+
+    Args:
+        a: first side; differences are ``a - b``.
+        b: second side.
+        references: COCO captions or VQA annotations for bare result files. Folders bring their own.
+        resamples: number of bootstrap resamples.
+
+    Raises:
+        UsageError: bare result files without references, or of different kinds.
+        DataError: something is missing, or ids do not match the references.
+    """
+    pairs = _paired(_sources(a), _sources(b), a, b)
+    return [_compare(first, second, references, resamples) for first, second in pairs]
+
+
+def comparison_table(comparisons: Sequence[Comparison]) -> str:
+    """The comparisons as plain text."""
+    lines: list[str] = []
+    for found in comparisons:
+        lines += [
+            f"a  {found.a}",
+            f"b  {found.b}",
+            f"   {found.num_images} images, {found.num_questions} questions",
+            f"{'':14}{'a':>10}{'b':>10}{'a - b':>10}   95 % interval",
+        ]
+        for name, (a, b, difference) in found.scores.items():
+            span = f"[{difference.low:+.4f}, {difference.high:+.4f}]"
+            verdict = "" if difference.excludes_zero else "  within chance"
+            lines.append(
+                f"{name:14}{a.mean:>10.4f}{b.mean:>10.4f}{difference.mean:>+10.4f}   {span}{verdict}"
+            )
+        lines.append("")
+    return "\n".join(lines[:-1]) + "\n"
+
+
+def _sources(path: Path) -> dict[str, _Source]:
+    """Systems at ``path`` by name; a single unnamed one under the empty name."""
+    if path.is_file():
+        return {"": _Source(str(path), {result_kind(path): path}, None)}
+    for folder in (path, path / "eval"):
+        if (folder / "systems").is_dir():
+            systems = sorted(entry for entry in (folder / "systems").iterdir() if _result_files(entry))
+            return {entry.name: _Source(str(entry), _result_files(entry), folder) for entry in systems}
+    if files := _result_files(path):
+        home = path.parent.parent if path.parent.name == "systems" else path
+        return {"": _Source(str(path), files, home)}
+    raise DataError(
+        str(path),
+        "no results here: expected a result file, a folder with captions_results.json or vqa_results.json, or a run "
+        "with an evaluation",
+        remedy="make them with: vlm-rlhf eval CHECKPOINT --benchmark NAME --data PATH --out DIR",
+    )
+
+
+def _result_files(folder: Path) -> dict[str, Path]:
+    names = {"caption": CAPTIONS_FILE, "vqa": VQA_FILE}
+    return {kind: folder / name for kind, name in names.items() if (folder / name).is_file()}
+
+
+def _paired(
+    a: Mapping[str, _Source], b: Mapping[str, _Source], first: Path, second: Path
+) -> list[tuple[_Source, _Source]]:
+    if len(a) == 1 and len(b) == 1:
+        return [(next(iter(a.values())), next(iter(b.values())))]
+    common = [name for name in a if name in b and name not in _BASELINES]
+    if not common:
+        raise UsageError(
+            f"{first} holds {', '.join(map(repr, a))} and {second} holds {', '.join(map(repr, b))}: nothing to pair",
+            remedy="name one system on each side, e.g. EVAL/systems/sft EVAL/systems/ppo",
+        )
+    return [(a[name], b[name]) for name in common]
+
+
+def _compare(a: _Source, b: _Source, references: Path | None, resamples: int) -> Comparison:
+    kinds = [kind for kind in ("caption", "vqa") if kind in a.files and kind in b.files]
+    if not kinds:
+        raise UsageError(f"{a.label} holds {_kinds(a)} and {b.label} holds {_kinds(b)}: nothing to compare")
+    first, second = (_scores(side, kinds, references, resamples) for side in (a, b))
+    if first.num_images != second.num_images or first.num_questions != second.num_questions:
+        raise DataError(f"{a.label} and {b.label}", "they were scored on different images or questions")
+    scores: dict[str, tuple[Interval, Interval, Interval]] = {}
+    for kind in kinds:
+        left, right = first.draws[kind], second.draws[kind]
+        for name in left.point:
+            if name in right.point and name not in _NOT_COMPARED:
+                both = interval(left, name), interval(right, name)
+                scores[name] = (*both, paired_difference(left, right, name))
+    return Comparison(a.label, b.label, first.num_images, first.num_questions, scores)
+
+
+def _kinds(source: _Source) -> str:
+    return " and ".join({"caption": "captions", "vqa": "answers"}[kind] for kind in source.files)
+
+
+def _scores(source: _Source, kinds: Sequence[str], references: Path | None, resamples: int) -> SystemScores:
+    captions = _captions(source, references) if "caption" in kinds else None
+    vqa = _answers(source, references) if "vqa" in kinds else None
+    return SystemScores.resampled(captions, vqa, resamples=resamples)
+
+
+def _captions(source: _Source, references: Path | None) -> CaptionResult:
+    path = references or _beside(source, "references.json")
+    found = read_results(source.files["caption"], "caption")
+    by_id = read_reference_captions(path, like=list(found))
+    texts = read_results(source.files["caption"], "caption", expected=list(by_id))
+    return score_caption_results(by_id, texts).with_columns(**_extra_columns(source, list(by_id)))
+
+
+def _extra_columns(source: _Source, ids: Sequence[Id]) -> dict[str, list[float]]:
+    """Reward, gold and lengths that the evaluation stored per image, where it did so for every image."""
+    path = source.files["caption"].with_name("per_image.jsonl")
+    if not path.exists():
+        return {}
+    rows = {row["image_id"]: row for row in map(json.loads, path.read_text(encoding="utf-8").splitlines())}
+    if any(identity not in rows for identity in ids):
+        return {}
+    names = [name for name in _EXTRA_COLUMNS if all(rows[identity].get(name) is not None for identity in ids)]
+    return {name: [rows[identity][name] for identity in ids] for name in names}
+
+
+def _answers(source: _Source, references: Path | None) -> VqaResult:
+    rows = read_annotation_rows(references or _beside(source, "annotations.json"))
+    texts = read_results(source.files["vqa"], "vqa", expected=[row["question_id"] for row in rows])
+    return score_vqa_results(rows, texts)
+
+
+def _beside(source: _Source, name: str) -> Path:
+    path = None if source.folder is None else source.folder / name
+    if path is None or not path.exists():
+        raise UsageError(
+            f"{source.label} brings no {name}",
+            remedy="give --references FILE: COCO captions for caption results, VQA annotations for answers",
+        )
+    return path
