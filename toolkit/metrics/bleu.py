@@ -110,12 +110,18 @@ def _bleu(correct: Integers, guessed: Integers, lengths: Integers, reference_len
 
 
 def _closest_lengths(
-    references: PreparedReferences, images: Integers, lengths: Integers, widths: Integers, pair_starts: Integers
+    references: PreparedReferences,
+    images: Integers,
+    lengths: Integers,
+    widths: Integers,
+    pair_starts: Integers,
 ) -> Integers:
     """(B,) length of the reference nearest to each caption's, the shorter of two equally near."""
     if not images.size:
         return np.zeros(0, dtype=np.int64)
-    captions = np.arange(pair_starts[-1]) + np.repeat(references.caption_starts[images] - pair_starts[:-1], widths)
+    captions = np.arange(pair_starts[-1]) + np.repeat(
+        references.caption_starts[images] - pair_starts[:-1], widths
+    )
     own = references.lengths[captions]
     distance = np.abs(own - np.repeat(lengths, widths))
     span = int(own.max()) + 1

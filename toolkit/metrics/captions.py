@@ -140,8 +140,15 @@ def score_captions(
     statistics = CaptionStatistics(references, results, metrics, frequencies)
     columns = statistics.per_image()
     names = list(columns)
-    rows = np.stack([columns[name] for name in names], axis=1).tolist() if names else [[] for _ in statistics.ids]
-    per_image = {image_id: dict(zip(names, row, strict=True)) for image_id, row in zip(statistics.ids, rows, strict=True)}
+    rows = (
+        np.stack([columns[name] for name in names], axis=1).tolist()
+        if names
+        else [[] for _ in statistics.ids]
+    )
+    per_image = {
+        image_id: dict(zip(names, row, strict=True))
+        for image_id, row in zip(statistics.ids, rows, strict=True)
+    }
     return CaptionScores(statistics.corpus(), per_image, len(statistics.ids))
 
 
@@ -153,12 +160,24 @@ def check_same_images(references: Mapping[Any, object], results: Mapping[Any, ob
     """
     if not references:
         raise DataError("references", "there are no images")
-    problems = [f"image {image_id!r} has references and no caption" for image_id in references if image_id not in results]
-    problems += [f"image {image_id!r} has a caption and no references" for image_id in results if image_id not in references]
+    problems = [
+        f"image {image_id!r} has references and no caption"
+        for image_id in references
+        if image_id not in results
+    ]
+    problems += [
+        f"image {image_id!r} has a caption and no references"
+        for image_id in results
+        if image_id not in references
+    ]
     if problems:
-        raise DataError("results", problems, remedy="give exactly one caption for each image of the references")
+        raise DataError(
+            "results", problems, remedy="give exactly one caption for each image of the references"
+        )
 
 
 def _rouge_scores(references: Mapping[Any, Sequence[str]], results: Mapping[Any, str]) -> Floats:
-    pairs = ((tokenize(results[i]), [tokenize(text) for text in captions]) for i, captions in references.items())
+    pairs = (
+        (tokenize(results[i]), [tokenize(text) for text in captions]) for i, captions in references.items()
+    )
     return np.fromiter((rouge_l(*pair) for pair in pairs), dtype=np.float64, count=len(references))

@@ -114,7 +114,9 @@ class CiderD:
         squares = (counts * inverse) ** 2
         own = np.bincount(rows * MAX_ORDER + orders, squares, minlength=len(words) * MAX_ORDER)
         pair_rows = np.repeat(np.arange(len(words)), widths)
-        captions = np.arange(pair_starts[-1]) + np.repeat(references.caption_starts[images] - pair_starts[:-1], widths)
+        captions = np.arange(pair_starts[-1]) + np.repeat(
+            references.caption_starts[images] - pair_starts[:-1], widths
+        )
         norms = np.sqrt(own.reshape(-1, MAX_ORDER))[pair_rows] * self._norms[captions]
         cosines = np.divide(dots, norms, out=np.zeros_like(dots), where=norms > 0).sum(axis=1)
         if self._length_penalty:

@@ -39,7 +39,9 @@ class CiderStatistics:
         self._num_images = rows_total = ngrams.lengths.size
         self._size = int(max(index.size, ids.max(initial=-1) + 1))
         self._widths = np.diff(references.caption_starts)
-        self._documents = _Grouped(references.entry_ids, np.repeat(np.arange(rows_total), np.diff(references.entry_starts)))
+        self._documents = _Grouped(
+            references.entry_ids, np.repeat(np.arange(rows_total), np.diff(references.entry_starts))
+        )
         pair_rows = np.repeat(np.arange(rows_total), self._widths)
         self._pair_rows = pair_rows
         self._weight = length_weight(ngrams.lengths[pair_rows], references.lengths)
@@ -68,7 +70,11 @@ class CiderStatistics:
         dots = self._dots.of(inverse)
         own = np.sqrt(self._own_squares.of(inverse)).reshape(-1, MAX_ORDER)
         norms = np.sqrt(self._reference_squares.of(inverse)) * own[self._pair_rows].ravel()
-        cosines = np.divide(dots, norms, out=np.zeros_like(dots), where=norms > 0).reshape(-1, MAX_ORDER).sum(axis=1)
+        cosines = (
+            np.divide(dots, norms, out=np.zeros_like(dots), where=norms > 0)
+            .reshape(-1, MAX_ORDER)
+            .sum(axis=1)
+        )
         sums = np.bincount(self._pair_rows, cosines * self._weight, minlength=self._num_images)
         return sums / self._widths / MAX_ORDER * 10.0
 

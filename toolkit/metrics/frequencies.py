@@ -70,7 +70,10 @@ class DocumentFrequencies:
         if len(self.index.layers) != 1:
             raise ValueError("a table of frequencies has one layer of n-grams")
         words = "\n".join(self.index.vocabulary).encode()
-        tensors: dict[str, npt.NDArray[Any]] = {"counts": self.counts, "words": np.frombuffer(words, np.uint8)}
+        tensors: dict[str, npt.NDArray[Any]] = {
+            "counts": self.counts,
+            "words": np.frombuffer(words, np.uint8),
+        }
         for order, level in enumerate(self.index.layers[0], start=2):
             tensors[f"keys_{order}"] = level.keys
             tensors[f"starts_{order}"] = level.starts
@@ -92,7 +95,9 @@ class DocumentFrequencies:
             raise DataError(str(path), "not a table of document frequencies", remedy=remedy)
         if settings["tokenizer"] != TOKENIZER:
             found = f"made with tokenizer {settings['tokenizer']!r}, this version has {TOKENIZER!r}"
-            raise DataError(str(path), found, remedy="build it again with: vlm-rlhf data document-frequencies")
+            raise DataError(
+                str(path), found, remedy="build it again with: vlm-rlhf data document-frequencies"
+            )
         words = tensors["words"].tobytes().decode()
         vocabulary = {word: place for place, word in enumerate(words.split("\n"))} if words else {}
         levels, offset = [], len(vocabulary)
@@ -111,7 +116,9 @@ def require_same_end_token(frequencies: DocumentFrequencies, end_token: str | No
         DataError: the end tokens differ.
     """
     if frequencies.end_token != end_token:
-        problem = f"built with end token {frequencies.end_token!r}, but captions are scored with {end_token!r}"
+        problem = (
+            f"built with end token {frequencies.end_token!r}, but captions are scored with {end_token!r}"
+        )
         remedy = "build the table again with the same end token: vlm-rlhf data document-frequencies"
         raise DataError("document frequencies", problem, remedy=remedy)
 

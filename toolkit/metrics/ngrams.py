@@ -43,7 +43,7 @@ class Ngrams:
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """The n-grams of one order: ``keys`` (K,) sorted by bucket, bucket ``starts`` (2^bits + 1,), first id ``offset``."""
+    """N-grams of one order: ``keys`` (K,) by bucket, bucket ``starts`` (2^bits + 1,), first id ``offset``."""
 
     keys: Keys
     starts: npt.NDArray[np.uint32]

@@ -69,7 +69,9 @@ class PreparedReferences:
         check_end_token(end_token)
         empty = [image_id for image_id, captions in references.items() if not captions]
         if empty:
-            raise DataError("references", [f"image {image_id!r} has no reference caption" for image_id in empty])
+            raise DataError(
+                "references", [f"image {image_id!r} has no reference caption" for image_id in empty]
+            )
         words = metric_words([caption for captions in references.values() for caption in captions])
         if end_token is not None:
             for caption in words:
@@ -87,13 +89,17 @@ class PreparedReferences:
         images = image_of_caption[ngrams.rows]
         in_image = ngrams.rows - caption_starts[images]
         by_chunk = np.argsort(images // _IMAGES_A_CHUNK, kind="stable")
-        bounds = np.searchsorted((images // _IMAGES_A_CHUNK)[by_chunk], np.arange(sizes.size // _IMAGES_A_CHUNK + 2))
+        bounds = np.searchsorted(
+            (images // _IMAGES_A_CHUNK)[by_chunk], np.arange(sizes.size // _IMAGES_A_CHUNK + 2)
+        )
         ids, entries_an_image, tables = [], [], []
         for chunk in range(sizes.size // _IMAGES_A_CHUNK + 1):
             part = by_chunk[bounds[chunk] : bounds[chunk + 1]]
             first = chunk * _IMAGES_A_CHUNK
             widths = sizes[first : first + _IMAGES_A_CHUNK]
-            chunk_ids, chunk_sizes, table = _chunk_table(images[part] - first, ngrams.ids[part], in_image[part], widths)
+            chunk_ids, chunk_sizes, table = _chunk_table(
+                images[part] - first, ngrams.ids[part], in_image[part], widths
+            )
             ids.append(chunk_ids)
             entries_an_image.append(chunk_sizes)
             tables.append(table)

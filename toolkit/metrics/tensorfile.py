@@ -14,7 +14,14 @@ from toolkit.errors import DataError
 
 __all__ = ["read_tensors", "write_tensors"]
 
-_TYPES = {"U8": np.uint8, "U16": np.uint16, "U32": np.uint32, "U64": np.uint64, "I32": np.int32, "I64": np.int64}
+_TYPES = {
+    "U8": np.uint8,
+    "U16": np.uint16,
+    "U32": np.uint32,
+    "U64": np.uint64,
+    "I32": np.int32,
+    "I64": np.int64,
+}
 _TYPES["F64"] = np.float64
 _NAMES = {np.dtype(kind): name for name, kind in _TYPES.items()}
 _MAX_HEADER_BYTES = 100_000_000
@@ -62,7 +69,9 @@ def read_tensors(path: str | Path) -> tuple[dict[str, npt.NDArray[np.generic]], 
                 raise ValueError("header too long")
             header = json.loads(stream.read(length))
         metadata = header.pop("__metadata__", {})
-        whole = np.memmap(path, dtype=np.uint8, mode="r", offset=8 + length) if header else np.zeros(0, np.uint8)
+        whole = (
+            np.memmap(path, dtype=np.uint8, mode="r", offset=8 + length) if header else np.zeros(0, np.uint8)
+        )
         tensors = {name: _view(whole, entry) for name, entry in header.items()}
     except OSError as error:
         raise DataError(str(path), f"cannot be read: {error.strerror}") from error

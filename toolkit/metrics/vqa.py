@@ -16,6 +16,7 @@ from toolkit.metrics.vqa_text import clean, normalise_answer, pythia_normalise, 
 __all__ = ["VQA_RULES", "VqaScores", "normalise_answer", "score_vqa", "vqa_accuracy"]
 
 Annotator = str | Mapping[str, Any]
+Rows = Sequence[Mapping[str, Any]] | Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,18 +68,20 @@ def vqa_accuracy(answer: str, annotators: Sequence[Annotator], rule: str = "offi
 
 
 def score_vqa(
-    questions: Sequence[Mapping[str, Any]],
-    annotations: Sequence[Mapping[str, Any]],
-    results: Mapping[Any, str],
+    questions: Rows,
+    annotations: Rows,
+    results: Mapping[Any, str] | Sequence[Mapping[str, Any]],
     rule: str = "official",
 ) -> VqaScores:
-    """Score ``results`` (question id to answer) with the rows of the official question and annotation files.
+    """Score answers with the content of the official question and annotation files.
 
     Args:
-        questions: rows with ``question_id``; each needs an answer and an annotation.
+        questions: rows with ``question_id``, or an object with such rows under ``questions``; each needs an answer
+            and an annotation.
         annotations: rows with ``question_id``, ``answers`` (mappings with ``answer``, or text), and if known
-            ``answer_type`` and ``question_type``. Rows of other questions are ignored.
-        results: exactly one answer for each question.
+            ``answer_type`` and ``question_type``, or an object with such rows under ``annotations``. Rows of other
+            questions are ignored.
+        results: exactly one answer for each question: question id to answer, or rows ``question_id``, ``answer``.
         rule: see ``vqa_accuracy``.
 
     Raises:
@@ -87,12 +90,13 @@ def score_vqa(
     """
     if rule not in _RULES:
         raise UsageError(f"unknown VQA rule {rule!r}; known are {', '.join(VQA_RULES)}")
-    by_id = _by_question(questions, annotations, results)
+    answers = _answers(results)
+    by_id = _by_question(_rows(questions, "questions"), _rows(annotations, "annotations"), answers)
     accuracies: dict[Any, float] = {}
     answer_types: dict[str, list[float]] = {}
     question_types: dict[str, list[float]] = {}
     for question_id, annotation in by_id.items():
-        accuracy = _RULES[rule](results[question_id], annotation["answers"])
+        accuracy = _RULES[rule](answers[question_id], annotation["answers"])
         accuracies[question_id] = accuracy
         answer_types.setdefault(str(annotation.get("answer_type", "none")), []).append(accuracy)
         question_types.setdefault(str(annotation.get("question_type", "none")), []).append(accuracy)
@@ -109,8 +113,28 @@ def _percent(values: Sequence[float]) -> float:
     return round(100 * float(sum(values)) / len(values), 2)
 
 
+def _rows(rows: Rows, key: str) -> Sequence[Mapping[str, Any]]:
+    return rows[key] if isinstance(rows, Mapping) else rows
+
+
+def _answers(results: Mapping[Any, str] | Sequence[Mapping[str, Any]]) -> Mapping[Any, str]:
+    if isinstance(results, Mapping):
+        return results
+    answers: dict[Any, str] = {}
+    problems = []
+    for row in results:
+        if row["question_id"] in answers:
+            problems.append(f"question {row['question_id']!r} is answered twice")
+        answers[row["question_id"]] = row["answer"]
+    if problems:
+        raise DataError("VQA results", problems)
+    return answers
+
+
 def _by_question(
-    questions: Sequence[Mapping[str, Any]], annotations: Sequence[Mapping[str, Any]], results: Mapping[Any, str]
+    questions: Sequence[Mapping[str, Any]],
+    annotations: Sequence[Mapping[str, Any]],
+    results: Mapping[Any, str],
 ) -> dict[Any, Mapping[str, Any]]:
     """The annotation of every question, in the order of the results, as the official tool goes through them."""
     asked: set[Any] = set()
@@ -124,10 +148,22 @@ def _by_question(
         if annotation["question_id"] in annotated:
             problems.append(f"question {annotation['question_id']!r} is annotated twice")
         annotated[annotation["question_id"]] = annotation
-    problems += [f"question {question_id!r} has no annotation" for question_id in asked if question_id not in annotated]
-    problems += [f"question {question_id!r} has no answer in the results" for question_id in asked if question_id not in results]
-    problems += [f"answer to unknown question {question_id!r}" for question_id in results if question_id not in asked]
-    empty = [question_id for question_id in asked if question_id in annotated and not annotated[question_id]["answers"]]
+    problems += [
+        f"question {question_id!r} has no annotation" for question_id in asked if question_id not in annotated
+    ]
+    problems += [
+        f"question {question_id!r} has no answer in the results"
+        for question_id in asked
+        if question_id not in results
+    ]
+    problems += [
+        f"answer to unknown question {question_id!r}" for question_id in results if question_id not in asked
+    ]
+    empty = [
+        question_id
+        for question_id in asked
+        if question_id in annotated and not annotated[question_id]["answers"]
+    ]
     problems += [f"question {question_id!r} has no annotator" for question_id in empty]
     if problems or not asked:
         raise DataError("VQA results", problems or ["there are no questions"])
@@ -162,7 +198,9 @@ def _same_mapping(annotators: Sequence[Annotator], texts: Sequence[str]) -> Call
     return lambda first, second: bool(rows[first] == rows[second])
 
 
-def _official(answer: str, annotators: Sequence[Annotator], *, always: bool = False, by_place: bool = False) -> float:
+def _official(
+    answer: str, annotators: Sequence[Annotator], *, always: bool = False, by_place: bool = False
+) -> float:
     answer = clean(answer)
     texts = [clean(_text(annotator)) for annotator in annotators]
     if always or len(set(texts)) > 1:

@@ -37,17 +37,28 @@ def _any_case(words: frozenset[str]) -> str:
 
 
 def _capitalised(words: frozenset[str]) -> str:
-    return "|".join(f"[{w[0]}{w[0].upper()}]"[2:3] + f"(?i:{w[1:]})" for w in sorted(words, key=len, reverse=True))
+    return "|".join(
+        f"[{w[0]}{w[0].upper()}]"[2:3] + f"(?i:{w[1:]})" for w in sorted(words, key=len, reverse=True)
+    )
 
 
 _ABBREVIATION = f"(?i:{_any_case(ABBREVIATIONS)})|{_capitalised(CAPITALISED)}"
 
 _SPECIFICATION: list[tuple[str, str]] = [
-    ("markup", rf"(?P<token></?[A-Za-z!?][A-Za-z0-9_:.@-]*(?:[ \t][^<>\r\n]*)?/?>|<[!?][^<>\r\n]*>)"),
-    ("entity", r"(?P<token>&(?i:amp|lt|gt|quot|apos|nbsp|mdash|ndash);|&\#\d+;|&[aeiouAEIOU](?:acute|grave|circ|uml);)"),
+    ("markup", r"(?P<token></?[A-Za-z!?][A-Za-z0-9_:.@-]*(?:[ \t][^<>\r\n]*)?/?>|<[!?][^<>\r\n]*>)"),
+    (
+        "entity",
+        r"(?P<token>&(?i:amp|lt|gt|quot|apos|nbsp|mdash|ndash);|&\#\d+;|&[aeiouAEIOU](?:acute|grave|circ|uml);)",
+    ),
     ("address", r"(?P<token>(?i:https?)://[^\s\"<>|()\u00a0]+[^\s\"<>|().!?,;:\u00a0'-])"),
-    ("mail", rf"(?P<token>(?:[Mm]ailto:)?[A-Za-z0-9][A-Za-z0-9._-]*@[A-Za-z0-9][A-Za-z0-9-]*(?:\.[A-Za-z0-9][A-Za-z0-9-]*)*)"),
-    ("host path", rf"(?P<token>[A-Za-z0-9][A-Za-z0-9-]*(?:\.[A-Za-z0-9-]+)*\.(?i:com|net|org|edu)(?:/[^\s\"<>|().!?,;:\u00a0']+)?)"),
+    (
+        "mail",
+        r"(?P<token>(?:[Mm]ailto:)?[A-Za-z0-9][A-Za-z0-9._-]*@[A-Za-z0-9][A-Za-z0-9-]*(?:\.[A-Za-z0-9][A-Za-z0-9-]*)*)",
+    ),
+    (
+        "host path",
+        r"(?P<token>[A-Za-z0-9][A-Za-z0-9-]*(?:\.[A-Za-z0-9-]+)*\.(?i:com|net|org|edu)(?:/[^\s\"<>|().!?,;:\u00a0']+)?)",
+    ),
     ("mention", r"(?P<token>[@#][A-Za-z_][A-Za-z0-9_]*)"),
     ("cannot", rf"(?P<token>(?i:can))(?i:not){NOT_WORD}"),
     ("gonna", rf"(?P<token>(?i:gon|wan))(?i:na){NOT_WORD}"),
@@ -59,15 +70,18 @@ _SPECIFICATION: list[tuple[str, str]] = [
     ("n't", rf"(?P<token>(?i:n['\u2019]t)){NOT_WORD}"),
     ("clitic", rf"(?P<token>['\u2019](?i:s|d|m|re|ve|ll)){NOT_WORD}"),
     ("apostrophe", rf"(?P<token>['\u2019](?:em|EM|Em|til|cause|n['\u2019]?|N['\u2019]?)){NOT_WORD}"),
-    ("decade", rf"(?P<token>['\u2019]\d0s)"),
+    ("decade", r"(?P<token>['\u2019]\d0s)"),
     ("y'all", rf"(?P<token>(?i:[yjdl])['\u2019])(?={L})"),
-    ("apostrophe inside", rf"(?P<token>[Oo]['\u2019][A-Za-z]{{2,}}(?:-[A-Za-z]+)*|[DdLl]['\u2019]{L}{{2,}}|(?i:qu|jusqu|presqu|lorsqu|puisqu|quelqu)['\u2019][A-Za-z]+|(?i:d['\u2019]ye?a?|ma['\u2019]am|o['\u2019]clock|ne['\u2019]er|e['\u2019]er))"),
-    ("fraction", rf"(?P<token>(?:\d{{1,4}}[ -])?\d{{1,4}}/\d{{1,4}})"),
-    ("date", rf"(?P<token>\d{{1,2}}[-/]\d{{1,2}}[-/]\d{{2,4}})"),
-    ("phone", rf"(?P<token>\(\d{{2,3}}\)[ ]?\d{{3,4}}[- ]?\d{{3,5}}|\d{{2,4}} \d{{3,4}} \d{{3,5}})"),
+    (
+        "apostrophe inside",
+        rf"(?P<token>[Oo]['\u2019][A-Za-z]{{2,}}(?:-[A-Za-z]+)*|[DdLl]['\u2019]{L}{{2,}}|(?i:qu|jusqu|presqu|lorsqu|puisqu|quelqu)['\u2019][A-Za-z]+|(?i:d['\u2019]ye?a?|ma['\u2019]am|o['\u2019]clock|ne['\u2019]er|e['\u2019]er))",
+    ),
+    ("fraction", r"(?P<token>(?:\d{1,4}[ -])?\d{1,4}/\d{1,4})"),
+    ("date", r"(?P<token>\d{1,2}[-/]\d{1,2}[-/]\d{2,4})"),
+    ("phone", r"(?P<token>\(\d{2,3}\)[ ]?\d{3,4}[- ]?\d{3,5}|\d{2,4} \d{3,4} \d{3,5})"),
     ("number", rf"(?P<token>[-+]?(?:[.,:]?{D}+)(?:[.,:]?-?{D}+)*)"),
     ("thing", rf"(?P<token>{LD}+(?:[-_\u058a\u2010\u2011]{LD}+)*)"),
-    ("slashes", rf"(?P<token>[A-Za-z0-9]+(?:-[A-Za-z]+){{0,2}}(?:\\?/[A-Za-z0-9]+(?:-[A-Za-z]+){{0,2}}){{1,2}})"),
+    ("slashes", r"(?P<token>[A-Za-z0-9]+(?:-[A-Za-z]+){0,2}(?:\\?/[A-Za-z0-9]+(?:-[A-Za-z]+){0,2}){1,2})"),
     ("word", rf"(?P<token>{W})"),
     ("dotted", rf"(?P<token>{W}(?:[.!?]{W})+)"),
     ("initials", r"(?P<token>[A-Za-z](?:\.[A-Za-z])*\.(?:-[A-Za-z]+)*)"),
@@ -80,6 +94,9 @@ _SPECIFICATION: list[tuple[str, str]] = [
     ("face", r"(?P<token>\^_\^|-_-|>_<|~_~|'_'|=_=|@_@|\([-^><~=']_[-^><~=']\))"),
     ("runs", r"(?P<token>[!?]+|--+|[*]+|_+|~+|=+|<<|>>|``|''|@+|\#+|\.\.\.|\. \. \.|['\u2019]{2})"),
     ("dots", r"(?P<token>\.)"),
-    ("other", rf"(?P<token>[{SYMBOL}\x21-\x7e\u0080\u0091-\u0094\u0096\u0097\u00a2-\u00a4\u00ab\u00b2\u00b3\u00b9\u00bb-\u00be\u00ad\u2013-\u2015\u2018-\u201f\u2026\u2039\u203a\u2070\u2074-\u2079\u2080-\u2089\u20a0\u20ac\u2153\u2154])"),
+    (
+        "other",
+        rf"(?P<token>[{SYMBOL}\x21-\x7e\u0080\u0091-\u0094\u0096\u0097\u00a2-\u00a4\u00ab\u00b2\u00b3\u00b9\u00bb-\u00be\u00ad\u2013-\u2015\u2018-\u201f\u2026\u2039\u203a\u2070\u2074-\u2079\u2080-\u2089\u20a0\u20ac\u2153\u2154])",
+    ),
 ]
 RULES = tuple(Rule(name, re.compile(pattern)) for name, pattern in _SPECIFICATION)

@@ -30,7 +30,7 @@ _SPELLED |= dict.fromkeys("\u0096\u0097\u2013\u2014\u2015", "--")
 _SPELLED |= dict.fromkeys("\u0091\u2018\u201b\u2039", "`")
 _SPELLED |= dict.fromkeys("\u0092\u2019\u203a", "'")
 _SPELLED |= dict.fromkeys("\u0093\u00ab\u201c", "``")
-_SPELLED |= dict.fromkeys("\u0094\u00bb\u201d\"", "''")
+_SPELLED |= dict.fromkeys('\u0094\u00bb\u201d"', "''")
 
 
 def lex(text: str) -> list[str]:
