@@ -10,7 +10,11 @@ from toolkit.records import PromptRow, image_prompt
 
 def row(number: int) -> PromptRow:
     return PromptRow(
-        sample_id=f"r{number}", task="caption", prompt=image_prompt("Describe."), images=(b"",), image_id=number
+        sample_id=f"r{number}",
+        task="caption",
+        prompt=image_prompt("Describe."),
+        images=(b"",),
+        image_id=number,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 
 from transformers import PreTrainedModel, Trainer
@@ -42,16 +42,17 @@ def fit(trainer: Trainer, *, directory: RunDirectory, run: RunSpec, resume: bool
     ):
         trainer.add_callback(added)
     newest = resumable_checkpoint(directory) if resume else None
-    loaded = newest is not None and load_full_weights(trainer, newest)
-    with _without_name_warnings() if loaded else nullcontext():
+    if newest is not None:
+        load_full_weights(trainer, newest)
+    with _without_name_warnings():
         trainer.train(resume_from_checkpoint=None if newest is None else str(newest))
     step, last = trainer.state.global_step, trainer.state.max_steps
     if step < last:
         directory.stop.raise_if_requested(f"stopped after step {step} of {last}; --resume goes on from there")
 
 
-def load_full_weights(trainer: Trainer, checkpoint: Path) -> bool:
-    """Load the weights of a full model (no adapter) from ``checkpoint``; whether there was such a model.
+def load_full_weights(trainer: Trainer, checkpoint: Path) -> None:
+    """Load the weights of a full model (no adapter) from ``checkpoint``; leave others to the trainer.
 
     The trainer reads the checkpoint's tensors by name and skips, with a warning only, names that it does
     not know. Several families (LLaVA among them) are saved under other names than they have in memory, so a
@@ -59,15 +60,18 @@ def load_full_weights(trainer: Trainer, checkpoint: Path) -> bool:
     """
     model = trainer.accelerator.unwrap_model(trainer.model)
     if not isinstance(model, PreTrainedModel) or trainer.is_deepspeed_enabled:
-        return False
+        return
     saved = type(model).from_pretrained(checkpoint, dtype=model.dtype, local_files_only=True)
     model.load_state_dict(saved.state_dict(), strict=True)
-    return True
 
 
 @contextmanager
 def _without_name_warnings() -> Iterator[None]:
-    """Drop the trainer's warnings about tensor names, where all of them were loaded strictly just before."""
+    """Drop the trainer's warnings about tensor names on resume.
+
+    Full models were loaded strictly just before; of other models a checkpoint holds the trained tensors
+    only, so those of the frozen base are always "missing".
+    """
     logger = logging.getLogger("transformers.trainer")
 
     def keep(record: logging.LogRecord) -> bool:

@@ -1,0 +1,81 @@
+"""``python -m reward_models score|rank CHECKPOINT --image F --prompt T --response T …``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+__all__ = ["main"]
+
+_SPREAD_DIGITS = 4
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Score or rank responses to a prompt about pictures; returns the exit code.
+
+    ``score`` keeps the order of the responses, ``rank`` sorts them, best first. Scores are log-odds: the
+    difference of two says how likely a rater prefers the first.
+    """
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    from toolkit.cli.stage import guarded
+    from toolkit.runs.logging import setup_logging
+    from toolkit.runs.offline import quiet_environment
+
+    quiet_environment()
+    setup_logging()
+    return guarded(lambda: _run(arguments), debug=arguments.debug)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m reward_models",
+        description="Use a trained reward model.",
+        epilog="Exit codes: 0, 1, 2 or 3.",
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, what in (("score", "one score a response, in order"), ("rank", "responses, best first")):
+        command = commands.add_parser(name, help=what, description=what)
+        command.add_argument("checkpoint", metavar="CHECKPOINT", help="final/ directory of a reward run")
+        command.add_argument(
+            "--image", action="append", default=[], metavar="FILE", help="picture; may be repeated"
+        )
+        command.add_argument("--prompt", default="Describe the image.", metavar="TEXT", help="what was asked")
+        command.add_argument(
+            "--response", action="append", required=True, metavar="TEXT", help="may be repeated"
+        )
+        command.add_argument("--json", action="store_true", help="one JSON object on stdout and nothing else")
+        command.add_argument("--debug", action="store_true", help="show tracebacks of expected errors too")
+    return parser
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from reward_models.scorer import LearnedReward
+    from toolkit.errors import RunFailed
+    from toolkit.records import image_prompt
+
+    reward = LearnedReward.load(arguments.checkpoint)
+    images = tuple(Path(name) for name in arguments.image)
+    prompt = image_prompt(arguments.prompt, images=len(images))
+    count = len(arguments.response)
+    scores = reward.score([prompt] * count, [images] * count, arguments.response).tolist()
+    rows = [
+        {"response": text, "score": score} for text, score in zip(arguments.response, scores, strict=True)
+    ]
+    if any(not math.isfinite(row["score"]) for row in rows):
+        raise RunFailed(f"the reward model {arguments.checkpoint} gives scores that are no finite numbers")
+    if arguments.command == "rank":
+        rows.sort(key=lambda row: -row["score"])
+    if arguments.json:
+        sys.stdout.write(json.dumps({"checkpoint": arguments.checkpoint, "responses": rows}) + "\n")
+    else:
+        sys.stdout.writelines(f"{row['score']:+.{_SPREAD_DIGITS}f}  {row['response']}\n" for row in rows)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

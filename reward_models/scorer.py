@@ -1,0 +1,159 @@
+"""A trained reward model as a callable: for RL, best-of-n, preference building and the command line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from peft import LoraConfig, PeftModel, set_peft_model_state_dict
+from safetensors.torch import load_file
+
+from reward_models.checkpoint import (
+    RewardConfig,
+    describe,
+    load_head,
+    load_reward_model,
+    read_config,
+    refuse_mismatch,
+)
+from reward_models.model import VlmRewardModel
+from reward_models.prompts import PromptEncoder
+from toolkit.config.schema import ModelSpec
+from toolkit.errors import CheckpointError
+from toolkit.models.encoding import collate
+from toolkit.models.loading import LoadedVlm
+from toolkit.models.roles import REWARD, add_role
+from toolkit.records import Conversation, ImageSource
+from toolkit.rewards.base import RewardBatch, RewardOutput
+
+__all__ = ["LearnedReward"]
+
+_ADAPTER_CONFIG, _ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+
+
+class LearnedReward:
+    """Scores completions with a reward model; implements ``toolkit.rewards.base.Reward``.
+
+    A score is a log-odds: sigmoid(a − b) is the probability that a rater prefers a over b. A completion is
+    scored as it reads, with an end token behind it, whether or not it was cut; what a missing end costs is
+    said by the RL recipe. A row's score depends on nothing else in the batch.
+
+    Args:
+        model: the reward model.
+        config: what it was trained on.
+        batch_size: sequences in one forward.
+        blank_images: score with grey pictures in place of the real ones.
+    """
+
+    name = "learned"
+    scale = "log-odds of being preferred; mean and spread on held-out completions are in reward_config.json"
+    may_be_constant = False
+
+    def __init__(
+        self,
+        model: VlmRewardModel,
+        config: RewardConfig,
+        *,
+        batch_size: int = 64,
+        blank_images: bool | None = None,
+    ) -> None:
+        self.model = model
+        self.config = config
+        self.batch_size = batch_size
+        blank = config.blank_images if blank_images is None else blank_images
+        self._encoder = PromptEncoder(model.vlm, blank_images=blank)
+
+    @classmethod
+    def load(
+        cls, directory: str | Path, *, batch_size: int = 64, blank_images: bool | None = None
+    ) -> LearnedReward:
+        """The reward model in ``directory``, on a base of its own.
+
+        Raises:
+            CheckpointError: no reward model there, or it does not fit its base, template or precision any
+            more.
+        """
+        model, config = load_reward_model(Path(directory))
+        return cls(model, config, batch_size=batch_size, blank_images=blank_images)
+
+    @classmethod
+    def attach(
+        cls,
+        vlm: LoadedVlm,
+        spec: ModelSpec,
+        directory: str | Path,
+        *,
+        name: str = REWARD,
+        batch_size: int = 64,
+    ) -> LearnedReward:
+        """The reward model in ``directory`` as a frozen adapter on a base that already serves a policy.
+
+        Gives the scores of the standalone model (same base, precision and processor are checked), for the
+        memory of an adapter.
+
+        Args:
+            vlm: the policy, a PEFT model.
+            spec: how the policy was loaded (precision and quantisation).
+            directory: the reward model.
+            name: the adapter's name on the policy's base.
+            batch_size: sequences in one forward.
+
+        Raises:
+            CheckpointError: no reward adapter there, or it was trained on another base, precision or
+            processor.
+        """
+        folder = Path(directory)
+        config = read_config(folder)
+        refuse_mismatch(folder, config, describe(vlm, spec))
+        if not isinstance(vlm.model, PeftModel) or not (folder / _ADAPTER_WEIGHTS).is_file():
+            raise CheckpointError(
+                f"{folder} cannot be attached: both the policy and the reward model must be adapters",
+                remedy="load the reward model on a base of its own",
+            )
+        add_role(vlm.model, name, config=LoraConfig.from_pretrained(str(folder)))
+        set_peft_model_state_dict(vlm.model, load_file(str(folder / _ADAPTER_WEIGHTS)), adapter_name=name)
+        head = load_head(folder, vlm.hidden_size).to(vlm.device).requires_grad_(False)
+        return cls(VlmRewardModel(vlm, head, adapter=name), config, batch_size=batch_size)
+
+    def __call__(self, batch: RewardBatch) -> RewardOutput:
+        """Raw scores of a batch; NaN where the model gave no finite number."""
+        prompts = [row.prompt for row in batch.rows]
+        images = [row.images for row in batch.rows]
+        return RewardOutput(scores=self.score(prompts, images, batch.completions))
+
+    def score(
+        self,
+        prompts: Sequence[Conversation],
+        images: Sequence[tuple[ImageSource, ...]],
+        completions: Sequence[str],
+    ) -> NDArray[np.float64]:
+        """Raw scores (B,) of ``completions`` to ``prompts`` with ``images``, one each.
+
+        Raises:
+            DataError: a picture cannot be read, or image blocks and pictures differ in number.
+        """
+        scores = np.empty(len(completions), dtype=np.float64)
+        # Neighbours of like length share little padding; the order does not change any score.
+        order = sorted(range(len(completions)), key=lambda index: len(completions[index]))
+        was_training = self.model.model.training  # of the policy too, where the base is shared
+        self.model.eval()
+        with torch.no_grad():
+            for start in range(0, len(order), self.batch_size):
+                part = order[start : start + self.batch_size]
+                encoded = self._encoder.encode([prompts[i] for i in part], [images[i] for i in part])
+                texts = self._encoder.completions([completions[i] for i in part])
+                found = self.model(collate(self.model.vlm, encoded, texts, padding_side="right"))
+                scores[part] = found.double().cpu().numpy()
+        self.model.train(was_training)
+        scores[~np.isfinite(scores)] = np.nan
+        return scores
+
+    def describe(self) -> dict[str, Any]:
+        """The configuration as JSON values, for logs and reports."""
+        described: dict[str, Any] = json.loads(self.config.model_dump_json())
+        return described

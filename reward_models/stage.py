@@ -1,0 +1,129 @@
+"""The ``reward`` stage: a reward model from preference pairs, evaluated on held-out ones."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from transformers import TrainingArguments, set_seed
+
+from reward_models.best import BestModel
+from reward_models.checkpoint import RewardConfig, describe, save_reward_model
+from reward_models.evaluation import evaluate_pairs
+from reward_models.model import VlmRewardModel
+from reward_models.pairs import PairCollator
+from reward_models.prompts import PromptEncoder
+from reward_models.scorer import LearnedReward
+from reward_models.trainer import RewardTrainer
+from toolkit.config.schema import RewardRecipe
+from toolkit.data.sources import load_parts, load_preference_rows
+from toolkit.errors import RecipeError
+from toolkit.models.loading import load_vlm
+from toolkit.records import PreferenceRow
+from toolkit.runs.atomic import atomic_directory, atomic_write_text
+from toolkit.runs.directory import RunDirectory
+from toolkit.training.arguments import trainer_arguments
+from toolkit.training.running import fit
+
+__all__ = ["EVALUATION_FILE", "train_reward"]
+
+EVALUATION_FILE = "reward_evaluation.json"
+
+_LOG = logging.getLogger("vlm_rlhf.reward")
+_OWN = ("load_best_model_at_end", "metric_for_best_model", "greater_is_better")
+_DEFAULTS = {
+    "learning_rate": 5e-4,
+    "per_device_train_batch_size": 16,
+    "per_device_eval_batch_size": 32,
+    "lr_scheduler_type": "cosine",
+    "warmup_steps": 10,
+    "max_steps": 150,
+    "adam_beta2": 0.95,
+}
+
+
+def train_reward(recipe: RewardRecipe, directory: RunDirectory, resume: bool) -> None:
+    """Train a reward model, write ``final/`` and ``reward_evaluation.json``.
+
+    ``final/`` holds the adapter (or full weights), ``reward_head.safetensors``, ``reward_config.json`` and
+    the processor. With validation rows the weights are those of the best evaluation.
+
+    Raises:
+        RecipeError: the ``trainer:`` block names a key that the stage decides, or one that is refused.
+        DataError: wrong or unreadable pairs.
+        RunFailed: the loss became infinite or NaN.
+        Interrupted: a signal ended the run after a checkpoint was written.
+    """
+    clashes = [
+        f"trainer.{key}: the stage keeps the best evaluation itself" for key in _OWN if key in recipe.trainer
+    ]
+    if clashes:
+        raise RecipeError("recipe", clashes, remedy="remove the key")
+    rows, val_rows = load_parts(recipe.data, load_preference_rows)
+    set_seed(recipe.run.seed)  # before a new adapter gets its first weights
+    vlm = load_vlm(recipe.model, trainable=True)
+    model = VlmRewardModel.new(vlm)
+    encoder = PromptEncoder(vlm, blank_images=recipe.blank_images)
+    arguments = trainer_arguments(
+        TrainingArguments,
+        directory=directory.path,
+        run=recipe.run,
+        options=recipe.trainer,
+        has_validation=bool(val_rows),
+        defaults=_DEFAULTS,
+    )
+    trainer = RewardTrainer(
+        model,
+        arguments,
+        rows=rows,
+        val_rows=val_rows,
+        collator=PairCollator(encoder),
+        loss=recipe.loss,
+        head_learning_rate=recipe.head_learning_rate,
+    )
+    best = BestModel(trainer, directory, recipe.early_stopping_patience)
+    trainer.add_callback(best)
+    fit(trainer, directory=directory, run=recipe.run, resume=resume, label="reward")
+    step = best.restore()
+    if step is not None:
+        _LOG.info("weights of step %d, the best evaluation", step)
+    config = describe(vlm, recipe.model, blank_images=recipe.blank_images)
+    _finish(trainer, model, config, val_rows or rows[:256], directory, held_out=bool(val_rows))
+
+
+def _finish(
+    trainer: RewardTrainer,
+    model: VlmRewardModel,
+    config: RewardConfig,
+    rows: Sequence[PreferenceRow],
+    directory: RunDirectory,
+    *,
+    held_out: bool,
+) -> None:
+    """Measure on ``rows``, write the evaluation and the model; only the first process writes."""
+    chosen, rejected = trainer.scores(rows)
+    both = np.concatenate([chosen, rejected])
+    right = float(np.mean((chosen > rejected) + 0.5 * (chosen == rejected)))
+    config = config.model_copy(
+        update={
+            "score_mean": float(both.mean()),
+            "score_std": float(both.std()),
+            "held_out_accuracy": right if held_out else None,
+            "held_out_pairs": len(rows) if held_out else 0,
+        }
+    )
+    if trainer.is_world_process_zero():
+        if held_out and not trainer.is_deepspeed_enabled:
+            _write_evaluation(LearnedReward(model, config), rows, directory.path / EVALUATION_FILE)
+        with atomic_directory(directory.final) as folder:
+            save_reward_model(model, folder, config)
+    trainer.accelerator.wait_for_everyone()
+
+
+def _write_evaluation(reward: LearnedReward, rows: Sequence[PreferenceRow], path: Path) -> None:
+    report = evaluate_pairs(reward, rows)
+    atomic_write_text(path, json.dumps(report.as_json(), indent=2) + "\n")
+    _LOG.info("%s", report.summary())

@@ -1,0 +1,176 @@
+"""Training of reward models: transformers' ``Trainer`` with our batches, loss, optimizer groups and checkpoints."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from transformers import Trainer, TrainingArguments
+
+from reward_models.losses import pair_loss
+from reward_models.measures import pair_measures
+from reward_models.model import VlmRewardModel
+from reward_models.pairs import PairBatch, PairCollator, score_pairs
+from toolkit.config.schema import RewardLossSpec
+from toolkit.errors import RunFailed
+from toolkit.records import PreferenceRow
+
+__all__ = ["RewardTrainer"]
+
+WEIGHTS_FILE = "model.safetensors"
+"""Trained tensors of a checkpoint, under the name that transformers' ``Trainer`` resumes from."""
+
+
+class RewardTrainer(Trainer):
+    """Trains a ``VlmRewardModel`` on preference rows.
+
+    Logs the loss, and over the pairs since the last log line the share ranked right (``accuracy``) and the
+    mean difference of scores (``margin``); at evaluations the same on the validation rows, by source too.
+
+    Args:
+        model: the model; what has ``requires_grad`` trains.
+        args: learning rate and weight decay are those of the adapter (or the full weights).
+        rows: training pairs.
+        val_rows: validation pairs; may be empty.
+        collator: makes batches of rows.
+        loss: which loss.
+        head_learning_rate: learning rate of the scalar head, which starts at zero and needs a larger one.
+    """
+
+    def __init__(
+        self,
+        model: VlmRewardModel,
+        args: TrainingArguments,
+        *,
+        rows: Sequence[PreferenceRow],
+        val_rows: Sequence[PreferenceRow],
+        collator: PairCollator,
+        loss: RewardLossSpec,
+        head_learning_rate: float,
+    ) -> None:
+        super().__init__(
+            model=model,
+            args=args,
+            train_dataset=list(rows),  # type: ignore[arg-type]
+            eval_dataset=list(val_rows) or None,  # type: ignore[arg-type]
+            data_collator=collator,  # type: ignore[arg-type]
+        )
+        self.loss = loss
+        self.head_learning_rate = head_learning_rate
+        self._since_log: dict[str, list[float]] = defaultdict(list)
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: Mapping[str, PairBatch],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        """Loss of one batch of pairs, a scalar; with ``return_outputs`` also the scores."""
+        pairs = inputs["pairs"]
+        chosen, rejected = score_pairs(model, pairs)
+        loss = pair_loss(
+            chosen,
+            rejected,
+            margin=pairs.margin,
+            label_smoothing=self.loss.label_smoothing,
+            centring_weight=self.loss.centring,
+        )
+        difference = (chosen - rejected).detach()
+        self._since_log["accuracy"].append(_share_right(difference))
+        self._since_log["margin"].append(difference.mean().item())
+        return (loss, {"chosen": chosen, "rejected": rejected}) if return_outputs else loss
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add accuracy and margin since the last line to lines of training steps."""
+        if "loss" in logs:
+            for name, values in self._since_log.items():
+                logs[name] = sum(values) / len(values)
+            self._since_log.clear()
+        super().log(logs, start_time)
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """One parameter group for adapter or weights, one for the head with its own learning rate."""
+        if self.optimizer is None:
+            owner = self.model if model is None else model
+            trained = [(name, p) for name, p in owner.named_parameters() if p.requires_grad]
+            head = [p for name, p in trained if ".head." in f".{name}"]
+            body = [p for name, p in trained if ".head." not in f".{name}"]
+            if not head or not body:
+                raise RunFailed(
+                    "a reward model trains a head and an adapter (or its weights); one of them is frozen"
+                )
+            kind, options = self.get_optimizer_cls_and_kwargs(self.args, owner)
+            groups = [
+                {"params": body, "weight_decay": self.args.weight_decay},
+                {"params": head, "weight_decay": 0.0, "lr": self.head_learning_rate},
+            ]
+            self.optimizer = kind(groups, **options)
+        return self.optimizer
+
+    def evaluate(
+        self,
+        eval_dataset: Any = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> dict[str, float]:
+        """Measures of ``pair_measures`` on the validation rows, and their loss; every process scores all of them."""
+        rows: Sequence[PreferenceRow] = self.eval_dataset if eval_dataset is None else eval_dataset
+        chosen, rejected = self.scores(rows)
+        margin = torch.tensor([row.margin or 0.0 for row in rows], dtype=torch.float64)
+        loss = pair_loss(
+            torch.from_numpy(chosen),
+            torch.from_numpy(rejected),
+            margin=margin,
+            label_smoothing=self.loss.label_smoothing,
+            centring_weight=self.loss.centring,
+        )
+        measured = pair_measures(chosen, rejected, [row.source for row in rows])
+        metrics = {f"{metric_key_prefix}_{k}": v for k, v in {"loss": loss.item(), **measured}.items()}
+        self.log(dict(metrics))
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def scores(self, rows: Sequence[PreferenceRow]) -> tuple[Any, Any]:
+        """Scores of the chosen and of the rejected completions, two float64 numpy arrays (N,), in evaluation mode."""
+        model = self.model_wrapped
+        was_training = model.training
+        model.eval()
+        chosen, rejected = [], []
+        with torch.no_grad():
+            for start in range(0, len(rows), self.args.per_device_eval_batch_size):
+                batch = rows[start : start + self.args.per_device_eval_batch_size]
+                good, bad = score_pairs(model, self.data_collator(batch)["pairs"])
+                chosen.append(good.double().cpu())
+                rejected.append(bad.double().cpu())
+        model.train(was_training)
+        return torch.cat(chosen).numpy(), torch.cat(rejected).numpy()
+
+    def trained_tensors(self) -> dict[str, Tensor]:
+        """Copies on the CPU of all tensors that train, by name; under DeepSpeed gathered from every process."""
+        model: VlmRewardModel = self.accelerator.unwrap_model(self.model)
+        if self.is_deepspeed_enabled:
+            names = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+            whole = self.accelerator.get_state_dict(self.model_wrapped)
+            state = {name: tensor for name, tensor in whole.items() if name in names}
+        else:
+            state = model.trainable_state()
+        return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in state.items()}
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Write the trained tensors, and nothing of the frozen base, for a checkpoint."""
+        state = self.trained_tensors()
+        if self.args.should_save:
+            folder = Path(output_dir or str(self.args.output_dir))
+            folder.mkdir(parents=True, exist_ok=True)
+            save_file(state, str(folder / WEIGHTS_FILE), metadata={"format": "pt"})
+
+
+def _share_right(difference: Tensor) -> float:
+    """Share of pairs with a positive difference; equal scores count half."""
+    return ((difference > 0).double() + 0.5 * (difference == 0).double()).mean().item()
