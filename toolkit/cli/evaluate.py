@@ -1,0 +1,69 @@
+"""``vlm-rlhf eval``: score a checkpoint on a benchmark."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+__all__ = ["add_parser"]
+
+
+def add_parser(subparsers: Any) -> None:
+    """Define ``eval CHECKPOINT --benchmark NAME --data PATH [--split S] [--limit N] [--out DIR]`` and switches."""
+    parser = subparsers.add_parser(
+        "eval",
+        help="score a checkpoint on a benchmark",
+        description="Decode a benchmark greedily and score it, with intervals and baselines. Writes an evaluation "
+        "folder: official result files, scores of every image, summary.json.",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "checkpoint", metavar="CHECKPOINT", help="model directory, adapter directory or hub id"
+    )
+    parser.add_argument(
+        "--benchmark", metavar="NAME", required=True, help="coco, vqav2, sample or a YAML file"
+    )
+    parser.add_argument("--data", metavar="PATH", required=True, help="the data set's folder or caption file")
+    parser.add_argument("--split", metavar="S", help="split of the data set (the benchmark's own)")
+    parser.add_argument("--limit", metavar="N", type=int, help="first so many images and questions")
+    parser.add_argument("--out", metavar="DIR", help="evaluation folder (out/eval/BENCHMARK-CHECKPOINT)")
+    parser.add_argument("--four-bit", action="store_true", help="hold the language model in 4 bits (NF4)")
+    parser.add_argument(
+        "--shuffled", action="store_true", help="also decode with shuffled images, for the row blind"
+    )
+    parser.add_argument("--json", action="store_true", help="print summary.json and nothing else")
+    parser.set_defaults(handler=_handle)
+
+
+def _handle(arguments: argparse.Namespace) -> int:
+    from toolkit.errors import UsageError
+    from toolkit.evaluation.benchmarks import load_benchmark
+    from toolkit.evaluation.single import benchmark_recipe, evaluate_checkpoint, system_name
+    from toolkit.evaluation.summary import summary_table
+    from toolkit.runs.metrics import json_safe
+
+    if arguments.limit is not None and arguments.limit < 1:
+        raise UsageError(f"--limit: expected at least 1, found {arguments.limit}")
+    benchmark = load_benchmark(arguments.benchmark)
+    kind = Path(arguments.benchmark).stem
+    default = Path("out") / "eval" / f"{kind}-{system_name(arguments.checkpoint)}"
+    out = Path(arguments.out) if arguments.out else default
+    recipe = benchmark_recipe(
+        arguments.checkpoint,
+        benchmark,
+        Path(arguments.data),
+        out=out,
+        split=arguments.split,
+        limit=arguments.limit,
+        four_bit=arguments.four_bit,
+        shuffled=arguments.shuffled,
+    )
+    summary = evaluate_checkpoint(recipe, benchmark=arguments.benchmark)
+    if arguments.json:
+        sys.stdout.write(json.dumps(json_safe(summary), ensure_ascii=False) + "\n")
+    else:
+        sys.stdout.write(f"{benchmark.title}\n{summary_table(summary)}\n{out / 'summary.json'}\n")
+    return 0
