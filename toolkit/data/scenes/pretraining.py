@@ -17,12 +17,9 @@ from toolkit.data.scenes.language import plain_caption, plural, references
 from toolkit.data.scenes.questions import absent_kinds, questions
 from toolkit.data.scenes.sampling import sample_scenes
 from toolkit.data.scenes.scene import Scene
-from toolkit.data.scenes.writing import image_name
+from toolkit.data.scenes.writing import CAPTION_PROMPT, image_name
 
-__all__ = ["PLAIN_PROMPT", "pretraining_texts", "write_pretraining"]
-
-PLAIN_PROMPT = "list:"
-
+__all__ = ["pretraining_texts", "write_pretraining"]
 
 def write_pretraining(folder: Path, *, seed: int, rows: int) -> None:
     """Write ``rows`` training scenes as ``images/`` and ``rows.jsonl`` (prompt, completion, images).
@@ -50,12 +47,12 @@ def pretraining_texts(seed: int, rows: int) -> Iterator[str]:
 
 def _rows(scene: Scene) -> Iterator[dict[str, Any]]:
     rng = random.Random(f"pretraining/{scene.jitter}")
-    texts = [(PLAIN_PROMPT, plain_caption(scene, rng)) for _ in range(2)]
+    texts = [(CAPTION_PROMPT, plain_caption(scene, rng)) for _ in range(2)]
     texts += [_ask(scene, rng) for _ in range(4)]
     for number, (prompt, completion) in enumerate(texts):
         yield {
             "sample_id": f"{scene.image_id}-{number}",
-            "task": "caption" if prompt == PLAIN_PROMPT else "vqa",
+            "task": "caption" if prompt == CAPTION_PROMPT else "vqa",
             "prompt": prompt,
             "completion": completion,
             "images": [image_name(scene)],
@@ -69,28 +66,28 @@ def _ask(scene: Scene, rng: random.Random) -> tuple[str, str]:
     colour, shape = group.kind
     number = rng.randrange(7)
     if number == 0:
-        return f"size: {colour} {shape}", group.size
+        return f"size of {colour} {shape}?", group.size
     if number == 1:
         same = [other.colour for other in scene.groups if other.shape == shape]
-        return f"colour: {shape}", ", ".join(same)
+        return f"color of {shape}?", ", ".join(same)
     if number == 2:
         same = [other.shape for other in scene.groups if other.colour == colour]
-        return f"shape: {colour}", ", ".join(same)
+        return f"shape of {colour}?", ", ".join(same)
     if number == 3:
         wanted = rng.choice((shape, colour, "object"))
         total = sum(g.count for g in scene.groups if wanted in (g.shape, g.colour, "object"))
-        return f"number: {plural(wanted) if wanted == shape else wanted}", str(total)
+        return f"number of {wanted if wanted == colour else plural(wanted)}?", str(total)
     if number == 4:
         present = rng.random() < 0.5
         kind = group.kind if present else rng.choice(absent_kinds(scene, group))
-        return f"seen: {kind[0]} {kind[1]}", "yes" if present else "no"
+        return f"{kind[0]} {kind[1]} there?", "yes" if present else "no"
     if number == 5 or len(scene.groups) == 1:
         words = {"row": ("left", "middle", "right"), "column": ("top", "middle", "bottom")}[scene.layout]
         last = len(scene.groups) - 1
-        return f"place: {colour} {shape}", words[
+        return f"place of {colour} {shape}?", words[
             1 if index not in (0, last) or last == 0 else 0 if index == 0 else 2
         ]
     first = index if index + 1 < len(scene.groups) else index - 1
     before, after = scene.groups[first], scene.groups[first + 1]
     words = {"row": "left of", "column": "above"}[scene.layout]
-    return f"{words}: {after.colour} {after.shape}", f"{before.colour} {before.shape}"
+    return f"{words} {after.colour} {after.shape}?", f"{before.colour} {before.shape}"
