@@ -127,7 +127,7 @@ def evaluate_pairs(reward: LearnedReward, rows: Sequence[PreferenceRow]) -> Pair
 
 def _looking(
     reward: LearnedReward, rows: Sequence[PreferenceRow], own: NDArray[np.float64]
-) -> dict[str, float]:
+) -> dict[str, Any]:
     """Accuracy without the right picture, and what the right picture is worth."""
     blind = LearnedReward(reward.model, reward.config, batch_size=reward.batch_size, blank_images=True)
     blanked = accuracy(*score_rows(blind, rows))

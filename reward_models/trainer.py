@@ -42,6 +42,9 @@ class RewardTrainer(Trainer):
         head_learning_rate: learning rate of the scalar head, which starts at zero and needs a larger one.
     """
 
+    optimizer: Any
+    control: Any
+
     def __init__(
         self,
         model: VlmRewardModel,
