@@ -56,7 +56,7 @@ def report_stage(recipe: ReportRecipe, output: Path) -> Path:
     missing = [f"{path}: no such run directory" for path in (*runs, evaluation) if not path.is_dir()]
     if missing:
         raise DataError("report", missing, remedy="run the stages first; vlm-rlhf run PIPELINE runs them all")
-    inputs = read_inputs(runs, evaluation, title=output.resolve().name, samples=recipe.samples)
+    inputs = read_inputs(runs, evaluation, title=evaluation.resolve().parent.name, samples=recipe.samples)
     page = output / "report.html"
     atomic_write_text(page, build_page(inputs))
     return page
@@ -71,7 +71,7 @@ def build_page(inputs: ReportInputs) -> str:
         ("reward-model", reward_model_section(summary)),
         ("curves", curves_section(inputs.runs)),
         ("samples", samples_section(inputs.samples, inputs.samples_folder, list(summary.get("rows", {})))),
-        ("runs", runs_section(inputs.runs, summary.get("seconds", {}))),
+        ("runs", runs_section(inputs.runs)),
     ]
     links = "".join(f'<a href="#{name}">{name.replace("-", " ")}</a>' for name, html in sections if html)
     body = "".join(html for _, html in sections)

@@ -21,13 +21,14 @@ _MAX_IMAGE_SIDE = 320
 
 @dataclass(frozen=True, slots=True)
 class StageRun:
-    """One run directory: its recipe as text, the fields of ``environment.json`` and its metric lines."""
+    """One run directory: its recipe as text, ``environment.json``, its metric lines and how long it took."""
 
     name: str
     stage: str
     recipe: str
     environment: Mapping[str, Any]
     metrics: Sequence[Mapping[str, Any]]
+    seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +100,7 @@ def _read_run(path: Path) -> StageRun:
         recipe=recipe,
         environment=_read_json(path / "environment.json", default={}),
         metrics=read_metrics(metrics_path) if metrics_path.exists() else [],
+        seconds=_read_json(path / "finished.json", default={}).get("seconds"),
     )
 
 

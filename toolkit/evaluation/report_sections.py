@@ -132,13 +132,13 @@ def samples_section(samples: Sequence[Mapping[str, Any]], folder: Path | None, s
     )
 
 
-def runs_section(runs: Sequence[StageRun], seconds: Mapping[str, float]) -> str:
+def runs_section(runs: Sequence[StageRun]) -> str:
     """What was run: stage, model, time, and each full recipe behind a fold."""
     if not runs:
         return ""
     rows = "".join(
         f"<tr><td>{escape(run.name)}</td><td>{escape(run.stage)}</td>"
-        f"<td>{_seconds(seconds.get(run.name))}</td><td>{_last_step(run)}</td></tr>"
+        f"<td>{_seconds(run.seconds)}</td><td>{_last_step(run)}</td></tr>"
         for run in runs
     )
     folds = "".join(

@@ -1,0 +1,57 @@
+"""Official result files: exact round trip, and every id that is doubled, missing or unknown is named."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+
+from toolkit.errors import DataError
+from toolkit.evaluation.results import read_results, result_kind, write_results
+
+
+def test_files_are_in_the_official_formats(tmp_path: Path) -> None:
+    write_results(tmp_path / "c.json", "caption", {7: "a dog", "x": "<b>\u2028"})
+    write_results(tmp_path / "v.json", "vqa", [(1, "yes")])
+    assert json.loads((tmp_path / "c.json").read_text("utf-8"))[0] == {"image_id": 7, "caption": "a dog"}
+    assert json.loads((tmp_path / "v.json").read_text("utf-8")) == [{"question_id": 1, "answer": "yes"}]
+    assert read_results(tmp_path / "c.json", "caption") == {7: "a dog", "x": "<b>\u2028"}
+    assert result_kind(tmp_path / "c.json") == "caption"
+    assert result_kind(tmp_path / "v.json") == "vqa"
+
+
+def test_gzip_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "c.json.gz"
+    path.write_bytes(gzip.compress(json.dumps([{"image_id": 1, "caption": ""}]).encode()))
+    assert read_results(path, "caption", expected=[1]) == {1: ""}
+
+
+def test_every_wrong_id_is_named_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "c.json"
+    rows = [{"image_id": 1, "caption": "a"}, {"image_id": 1, "caption": "b"}, {"image_id": 9, "caption": "c"}]
+    path.write_text(json.dumps([*rows, {"image_id": 4}]))
+    with pytest.raises(DataError) as caught:
+        read_results(path, "caption", expected=[1, 2])
+    told = str(caught.value)
+    assert "row 1: image_id 1 appears twice" in told
+    assert "image_id 2 has references and no result" in told
+    assert "image_id 9 has a result and no references" in told
+    assert "row 3: expected {image_id, caption}" in told
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "told"), [("{}", "expected a list"), ("[{", "not a JSON"), ("[]", "expected rows")]
+)
+def test_files_that_are_no_results(tmp_path: Path, content: str, told: str) -> None:
+    path = tmp_path / "x.json"
+    path.write_text(content)
+    with pytest.raises(DataError, match=told):
+        result_kind(path)
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no such file"):
+        read_results(tmp_path / "none.json", "vqa")
