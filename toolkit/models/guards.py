@@ -9,7 +9,7 @@ import importlib
 import importlib.util
 import logging
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import EnvironmentLacking, RecipeError
 
@@ -47,7 +47,7 @@ def keep_bitsandbytes_weights_unpacked() -> None:
         EnvironmentLacking: bitsandbytes is not installed, or no longer has the switch that this relies on.
     """
     try:
-        modules = importlib.import_module("bitsandbytes.nn.modules")
+        modules: Any = importlib.import_module("bitsandbytes.nn.modules")
     except ImportError as error:
         raise EnvironmentLacking(
             f"model.quantization needs bitsandbytes, which cannot be imported: {error}",

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModelForImageTextToText, PretrainedConfig, PreTrainedModel
 
 from toolkit.config.schema import LoraSpec, ModelSpec
-from toolkit.errors import CheckpointError, RecipeError
+from toolkit.errors import CheckpointError, EnvironmentLacking, RecipeError
 from toolkit.models import guards
 from toolkit.models.families import Family, family_of
 from toolkit.models.processors import load_processor
@@ -22,7 +25,7 @@ from toolkit.models.roles import POLICY, checkpoint_contexts, set_trainable
 from toolkit.models.sources import ModelSource, find_source
 from toolkit.models.structure import inner_model, lora_target_pattern
 
-__all__ = ["LoadedVlm", "disable_dropout", "enable_gradient_checkpointing", "load_vlm"]
+__all__ = ["LoadedVlm", "disable_dropout", "enable_gradient_checkpointing", "load_vlm", "lora_config"]
 
 _logger = logging.getLogger("vlm_rlhf.models.loading")
 
@@ -124,7 +127,9 @@ def _read(loader: Any, source: ModelSource, **arguments: Any) -> Any:
             trust_remote_code=False,
             **arguments,
         )
-    except (OSError, ValueError) as error:
+    except ImportError as error:
+        raise EnvironmentLacking(f"cannot load {source.base}: {error}") from error
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         remedy = (
             "the directory must hold config.json, *.safetensors and the processor's files"
             if source.local
@@ -145,7 +150,15 @@ def _load_base(
         guards.keep_bitsandbytes_weights_unpacked()
         arguments["quantization_config"] = bitsandbytes_config(spec.quantization, config)
         arguments["device_map"] = {"": device}
-    model = _read(AutoModelForImageTextToText.from_pretrained, source, **arguments)
+    model, report = _read(
+        AutoModelForImageTextToText.from_pretrained, source, output_loading_info=True, **arguments
+    )
+    if report["missing_keys"]:
+        missing = sorted(report["missing_keys"])
+        raise CheckpointError(
+            f"{source.base} lacks {len(missing)} of the model's weights, such as {missing[0]}",
+            remedy="use a complete checkpoint; missing weights would be random",
+        )
     if spec.quantization is not None:
         check_quantized(model, spec.quantization.bits)
         return model
@@ -156,15 +169,22 @@ def _with_adapter(
     model: PreTrainedModel, spec: ModelSpec, source: ModelSource, trainable: bool, adapter: str
 ) -> nn.Module:
     if source.adapter is not None:
-        try:
-            return PeftModel.from_pretrained(
-                model, source.adapter, adapter_name=adapter, is_trainable=trainable
-            )
-        except (OSError, ValueError, RuntimeError) as error:
-            raise CheckpointError(f"cannot load the adapter {source.adapter}: {error}") from error
+        return _load_adapter(model, source.adapter, adapter, trainable)
     if spec.lora is not None and trainable:
         return get_peft_model(model, lora_config(model, spec.lora), adapter_name=adapter)
     return model
+
+
+def _load_adapter(model: PreTrainedModel, directory: Path, name: str, trainable: bool) -> PeftModel:
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message="Found missing adapter keys")
+            return PeftModel.from_pretrained(model, directory, adapter_name=name, is_trainable=trainable)
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError, UserWarning) as error:
+        raise CheckpointError(
+            f"cannot load the adapter {directory}: {error}",
+            remedy="the adapter must be complete and belong to this base model",
+        ) from error
 
 
 def lora_config(model: nn.Module, spec: LoraSpec) -> LoraConfig:

@@ -12,6 +12,7 @@ from toolkit.errors import CheckpointError
 __all__ = ["ModelSource", "find_source"]
 
 _ADAPTER_FILE = "adapter_config.json"
+_ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _MODEL_FILE = "config.json"
 
 
@@ -70,7 +71,7 @@ def _from_directory(path: Path, revision: str | None) -> ModelSource:
     if (path / _ADAPTER_FILE).is_file():
         return _from_adapter(path, revision)
     if (path / _MODEL_FILE).is_file():
-        return ModelSource(str(path))
+        return ModelSource(str(path.resolve()))  # adapters record it, and are read from other directories
     inside = sorted(p.parent.name for name in (_ADAPTER_FILE, _MODEL_FILE) for p in path.glob(f"*/{name}"))
     hint = (
         f"did you mean {path / inside[-1]}?" if inside else "give the directory that a stage wrote as final/"
@@ -84,10 +85,20 @@ def _from_adapter(path: Path, revision: str | None) -> ModelSource:
     try:
         config = json.loads((path / _ADAPTER_FILE).read_text(encoding="utf-8"))
     except ValueError as error:
-        raise CheckpointError(f"{path / _ADAPTER_FILE} is not JSON: {error}") from error
+        raise CheckpointError(
+            f"{path / _ADAPTER_FILE} is not JSON: {error}",
+            remedy="restore the file, or train the adapter again",
+        ) from error
+    if not (path / _ADAPTER_WEIGHTS).is_file():
+        raise CheckpointError(
+            f"the adapter {path} has no {_ADAPTER_WEIGHTS}",
+            remedy="adapters are read from safetensors only; save it again with a current peft",
+        )
     base = config.get("base_model_name_or_path")
     if not base:
-        raise CheckpointError(f"{path / _ADAPTER_FILE} names no base_model_name_or_path")
+        raise CheckpointError(
+            f"{path / _ADAPTER_FILE} names no base_model_name_or_path", remedy="add the base model's id to it"
+        )
     candidates = [Path(base).expanduser(), path / base]
     found = next((c for c in candidates if (c / _MODEL_FILE).is_file()), None)
     if found is None and (_looks_like_path(base) or any(c.exists() for c in candidates)):
@@ -95,7 +106,9 @@ def _from_adapter(path: Path, revision: str | None) -> ModelSource:
             f"the adapter {path} belongs to the base model {base}, which is not there",
             remedy=f"restore it, or correct base_model_name_or_path in {path / _ADAPTER_FILE}",
         )
-    return ModelSource(str(found or base), revision or config.get("revision"), path, config)
+    return ModelSource(
+        str(found.resolve()) if found else base, revision or config.get("revision"), path, config
+    )
 
 
 def _looks_like_path(text: str) -> bool:

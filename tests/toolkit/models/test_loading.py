@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 import torch
 from peft import PeftModel
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText
 
 from toolkit.config.schema import LoraSpec, ModelSpec, QuantizationSpec
@@ -175,8 +177,67 @@ def test_mistakes_have_remedies(directories, tmp_path, in_tmp_path):
     fails(tmp_path / "run" / "final" / "config.json", "is a file")
     adapter = tmp_path / "adapter"
     adapter.mkdir()
+    (adapter / "adapter_model.safetensors").touch()
     (adapter / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "/gone/base"}))
     fails(adapter, "belongs to the base model /gone/base")
+
+
+@pytest.fixture
+def copied(directories, tmp_path):
+    """A copy of the tiny LLaVA's directory, to be damaged."""
+    return shutil.copytree(directories["llava"], tmp_path / "copy")
+
+
+def refused(directory):
+    with pytest.raises(CheckpointError) as caught:
+        load_vlm(ModelSpec(id=str(directory)), trainable=False)
+    assert caught.value.remedy
+    return str(caught.value)
+
+
+def test_truncated_weights(copied):
+    file = copied / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:5000])
+    assert "cannot load" in refused(copied)
+
+
+def test_missing_weights_are_not_made_up(copied):
+    weights = load_file(copied / "model.safetensors")
+    weights.pop("language_model.lm_head.weight")
+    save_file(weights, copied / "model.safetensors", metadata={"format": "pt"})
+    assert "lacks 1 of the model's weights, such as lm_head.weight" in refused(copied)
+
+
+@pytest.mark.parametrize("file", ["tokenizer.json", "processor_config.json", "chat_template.jinja"])
+def test_missing_processor_files(copied, file):
+    (copied / file).unlink()
+    assert str(copied) in refused(copied)
+
+
+def test_incomplete_or_foreign_adapters(policy, directories, tmp_path):
+    policy.model.save_pretrained(tmp_path)
+    file = tmp_path / "adapter_model.safetensors"
+    weights = load_file(file)
+    save_file(dict(list(weights.items())[1:]), file, metadata={"format": "pt"})
+    assert "cannot load the adapter" in refused(tmp_path)
+    file.write_bytes(b"damaged")
+    assert "cannot load the adapter" in refused(tmp_path)
+    save_file(weights, file, metadata={"format": "pt"})
+    config = json.loads((tmp_path / "adapter_config.json").read_text())
+    config["base_model_name_or_path"] = str(directories["idefics3"])
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+    assert "cannot load the adapter" in refused(tmp_path)
+    file.unlink()
+    assert "has no adapter_model.safetensors" in refused(tmp_path)
+
+
+def test_an_adapter_of_a_base_given_by_a_relative_path_is_read_from_elsewhere(copied, tmp_path, monkeypatch):
+    monkeypatch.chdir(copied.parent)
+    vlm = load_vlm(ModelSpec(id="copy", lora=LoraSpec(rank=2, alpha=4)), trainable=True)
+    vlm.model.save_pretrained("adapter")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert load_vlm(ModelSpec(id="../adapter"), trainable=False).base_id == str(copied.resolve())
 
 
 def test_weights_other_than_safetensors_are_refused(directories, tmp_path):

@@ -12,8 +12,6 @@ __all__ = ["Family", "family_of"]
 _KNOWN: dict[str, type[Family]] = {
     "llava": LlavaFamily,
     "llava_next": PaddedFamily,
-    "llava_onevision": PaddedFamily,
-    "idefics2": PaddedFamily,
     "idefics3": Idefics3Family,
     "smolvlm": Idefics3Family,
     "qwen2_vl": QwenVlFamily,

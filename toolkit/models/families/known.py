@@ -35,7 +35,7 @@ class LlavaFamily(Family):
 
 @dataclass(frozen=True)
 class PaddedFamily(Family):
-    """An image is a varying number of tiles (LLaVA-NeXT, -OneVision); the model drops padding tiles."""
+    """An image is a varying number of tiles (LLaVA-NeXT); the model drops padding tiles."""
 
     own_positions: bool = False
 
