@@ -187,8 +187,15 @@ def _check_evaluation(recipe: schema.EvalRecipe, findings: Findings) -> None:
                 findings.add(
                     f"differences.{index}", f"expected two of {', '.join(rows)}, found '{name}'{hint}"
                 )
+    pairs = recipe.on_policy_pairs
+    if pairs is not None and pairs.system not in names:
+        hint = suggestion(pairs.system, names)
+        findings.add(
+            "on_policy_pairs.system",
+            f"expected one of the systems {', '.join(names)}, found '{pairs.system}'{hint}",
+        )
     if recipe.reward_model is None:
-        for field in ("text_only_reward_model", "preference_pairs"):
+        for field in ("text_only_reward_model", "preference_pairs", "on_policy_pairs"):
             if getattr(recipe, field):
                 findings.add(field, "is read together with reward_model, which is not set")
 

@@ -46,11 +46,12 @@ class Tree:
 
     def child(self, key: str | int) -> Tree | None:
         """The tree below ``key`` (a mapping key or a list index), or ``None``."""
+        found: Tree | None = None
         if isinstance(self.value, dict):
-            return self.value.get(str(key))
-        if isinstance(self.value, list) and isinstance(key, int) and 0 <= key < len(self.value):
-            return self.value[key]
-        return None
+            found = self.value.get(str(key))
+        elif isinstance(self.value, list) and isinstance(key, int) and 0 <= key < len(self.value):
+            found = self.value[key]
+        return found
 
 
 def plain(tree: Tree) -> Any:
@@ -86,9 +87,10 @@ def read_tree(path: Path, problems: list[str]) -> Tree:
     if tree is None:
         return empty
     if not isinstance(tree.value, dict):
-        problems.append(
-            f"{tree.place}  expected a mapping of keys to values, found {type(tree.value).__name__}"
+        kind = {list: "a list", type(None): "nothing (the file is empty)"}.get(
+            type(tree.value), "a single value"
         )
+        problems.append(f"{tree.place}  expected a mapping of keys to values, found {kind}")
         return empty
     return tree
 
@@ -136,7 +138,7 @@ class _Builder:
             return self._mapping(node, place)
         if isinstance(node, SequenceNode):
             return Tree([self.build(item, self.place(item)) for item in node.value], place)
-        return Tree(self._scalar(node, place), place)
+        return Tree(self._scalar(node, place) if isinstance(node, ScalarNode) else None, place)
 
     def _mapping(self, node: MappingNode, place: Place) -> Tree:
         children: dict[str, Tree] = {}

@@ -54,7 +54,7 @@ _BASES: Mapping[str, tuple[str, str]] = {
     "TrainingArguments": ("transformers", "training_args.py"),
 }
 _ENUM_FILES = (("transformers", "training_args.py"), ("transformers", "trainer_utils.py"))
-_SIMPLE = {
+_SIMPLE: Mapping[str, tuple[type | tuple[type, ...], str]] = {
     "int": (int, "a whole number"),
     "float": ((int, float), "a number"),
     "bool": (bool, "true or false"),

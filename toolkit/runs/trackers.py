@@ -71,7 +71,11 @@ def open_trackers(names: Sequence[str], folder: Path, *, config: Mapping[str, An
     modules = {name: _load(name) for name in names}
     if not is_main_process():
         return Trackers([])
-    openers = {"tensorboard": _Tensorboard, "wandb": _Wandb, "trackio": _Trackio}
+    openers: dict[str, type[_Tensorboard] | type[_Wandb] | type[_Trackio]] = {
+        "tensorboard": _Tensorboard,
+        "wandb": _Wandb,
+        "trackio": _Trackio,
+    }
     return Trackers([openers[name](module, folder, dict(config or {})) for name, module in modules.items()])
 
 

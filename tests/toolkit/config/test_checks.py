@@ -1,0 +1,260 @@
+# ruff: noqa: E501 - messages are shown whole
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import toolkit.config.combination_checks as combination_checks
+from toolkit.config.checks import check_recipe
+from toolkit.config.combination_checks import REWARD_TERMS
+from toolkit.config.loading import load_recipe, parse_recipe
+from toolkit.errors import RecipeError
+
+
+@pytest.fixture(autouse=True)
+def _no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(combination_checks, "gpu_count", lambda: 0)
+
+
+@pytest.fixture
+def inputs(in_tmp_path: Path) -> Path:
+    """A folder with data, an adapter, a whole model and a reward model; it is the current directory."""
+    for name in ("data/images", "sft/final", "base", "reward/final"):
+        (in_tmp_path / name).mkdir(parents=True)
+    (in_tmp_path / "data/captions.json").write_text("{}")
+    (in_tmp_path / "data/pairs.jsonl").write_text("")
+    (in_tmp_path / "sft/final/adapter_config.json").write_text("{}")
+    (in_tmp_path / "base/config.json").write_text("{}")
+    (in_tmp_path / "reward/final/reward_config.json").write_text("{}")
+    return in_tmp_path
+
+
+def rl(**changes: Any) -> dict[str, Any]:
+    values: dict[str, Any] = {
+        "stage": "rl",
+        "model": {"id": "sft/final"},
+        "data": {
+            "root": "data",
+            "train": [{"kind": "caption", "captions": "captions.json", "images": "images"}],
+        },
+        "rewards": [{"term": "cider"}, {"term": "learned", "model": "reward/final"}],
+        "run": {"output_dir": "rl"},
+    }
+    return values | changes
+
+
+def pairs(stage: str, **changes: Any) -> dict[str, Any]:
+    values: dict[str, Any] = {
+        "stage": stage,
+        "model": {"id": "sft/final"},
+        "data": {"root": "data", "train": [{"kind": "rows", "file": "pairs.jsonl"}]},
+        "run": {"output_dir": stage},
+    }
+    return values | changes
+
+
+def evaluation(**changes: Any) -> dict[str, Any]:
+    values: dict[str, Any] = {
+        "stage": "eval",
+        "systems": [{"name": "base", "model": {"id": "base"}}, {"name": "sft", "model": {"id": "sft/final"}}],
+        "data": {
+            "root": "data",
+            "test": [{"kind": "caption", "captions": "captions.json", "images": "images"}],
+        },
+        "run": {"output_dir": "eval"},
+    }
+    return values | changes
+
+
+def found(
+    values: dict[str, Any], overrides: list[str] | tuple[str, ...] = (), launch: str = "none"
+) -> list[str]:
+    try:
+        check_recipe(parse_recipe(values, overrides), launch=launch)
+    except RecipeError as error:
+        return error.problems
+    return []
+
+
+def test_correct_recipes_pass(inputs: Path) -> None:
+    assert found(rl()) == []
+    assert found(pairs("reward")) == []
+    assert found(pairs("preference")) == []
+    assert found(evaluation(differences=[["sft", "base"], ["sft", "human"]], blind_from="sft")) == []
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["data.root=gone"], "data.root: expected a folder, found nothing at 'gone'; set data.root=DIR, or make a sample: vlm-rlhf data sample --out gone"),
+        (["data.root=base/config.json"], "data.root: expected a folder, 'base/config.json' is a file"),
+        (["data.train.0.captions=gone.json"], "data.train.0.captions: expected a file, found nothing at 'data/gone.json'"),
+        (["data.train.0.captions=images"], "data.train.0.captions: expected a file, 'data/images' is a folder"),
+        (["data.train.0.images=gone"], "data.train.0.images: expected a folder of images, found nothing at 'data/gone'"),
+        (["model.id=out/quickstart/sft/final"], "vlm-rlhf run RECIPE run.output_dir=out/quickstart/sft first"),
+        (["model.id=out/scenes/sft/final"], "model.id: expected a model directory, found nothing at 'out/scenes/sft/final'; run: vlm-rlhf run scenes/sft first"),
+        (["model.id=sft"], "model.id: expected a model or adapter, 'sft' has no config.json or adapter_config.json; did you mean 'sft/final'?"),
+        (["model.id=base/config.json"], "model.id: expected a model directory or hub id, 'base/config.json' is a file"),
+        (["model.id=base/gone"], "model.id: expected a model directory, found nothing at 'base/gone'"),
+        (["rewards.1.model=null"], "rewards.1.model: expected the directory of a reward model (a learned term needs one), found nothing"),
+        (["rewards.1.model=gone/final"], "rewards.1.model: expected a reward model, found nothing at 'gone/final'; run"),
+        (["rewards.1.model=reward"], "rewards.1.model: expected a reward model, 'reward' has no reward_config.json; did you mean 'reward/final'?"),
+        (["rewards.0.model=reward/final"], "rewards.0.model: only a learned term has a model, this one is 'cider'"),
+        (["rewards.0.term=cidr"], "found 'cidr'; did you mean 'cider'?"),
+        (["rewards.0.term=gone.py:reward"], "rewards.0.term: expected a Python file, found nothing at 'gone.py'"),
+        (["rewards.0.term=no_such_module_here:reward"], "rewards.0.term: there is no module 'no_such_module_here'"),
+        (["rewards.0.term='a:b c'"], "rewards.0.term: expected module:function or file.py:function, found 'a:b c'"),
+        (["rewards.0.name=learned"], "rewards.1.name: 'learned' is taken"),
+        (["rewards.0.clip=[2, 1]"], "rewards.0.clip: expected [low, high], found [2, 1]"),
+        (["model.dtype=float16"], "model.dtype: float16 needs a GPU"),
+        (["model.quantization.compute_dtype=float16"], "model.quantization.compute_dtype: float16 takes seconds"),
+        (["model.attn_implementation=flash_attention_2"], "model.attn_implementation: flash_attention_2 needs a GPU"),
+        (["model.id=base", "model.quantization.bits=4"], "model.quantization: quantised weights cannot be trained; add model.lora"),
+        (["model.id=base", "ppo.critic=adapter"], "ppo.critic: an adapter critic needs a LoRA policy"),
+        (["ppo.minibatches=65"], "ppo.minibatches: 64 samples an iteration cannot be cut into 65 parts"),
+        (["ppo.critic_warmup_iterations=40"], "ppo.critic_warmup_iterations: the policy never trains: all 40 iterations are warm-up"),
+        (["kl.controller=adaptive", "kl.coefficient=0"], "kl.coefficient: an adaptive controller multiplies it"),
+        (["run.eval_every_steps=5"], "run.eval_every_steps: nothing to evaluate on: data.val is empty"),
+    ],
+)  # fmt: skip
+def test_rl_problems(inputs: Path, overrides: list[str], expected: str) -> None:
+    problems = found(rl(), overrides)
+    assert any(expected in problem for problem in problems), problems
+
+
+@pytest.mark.parametrize(
+    ("launch", "overrides", "expected"),
+    [
+        ("zero3", ["model.quantization.storage_dtype=bfloat16"], "expected 'float32' as in model.dtype, found 'bfloat16'"),
+        ("zero3", ["model.quantization.bits=8"], "model.quantization.bits: 8-bit weights cannot be split by zero3"),
+        ("fsdp", ["model.quantization.bits=4"], "model.quantization.storage_dtype: fsdp splits weights of one dtype"),
+        ("zero3", ["ppo.critic=adapter", "model.gradient_checkpointing=true"], "zero3 forces re-entrant checkpointing"),
+        ("zero2-offload", ["optimizer.name=adamw_8bit"], "optimizer.name: zero2-offload brings its own AdamW"),
+        ("zero3", ["model.quantization.bits=4"], None),
+        ("zero3", ["model.quantization.storage_dtype=float32"], None),
+        ("zero2", ["model.quantization.bits=8", "ppo.critic=adapter", "model.gradient_checkpointing=true"], None),
+    ],
+)  # fmt: skip
+def test_launcher_problems(inputs: Path, launch: str, overrides: list[str], expected: str | None) -> None:
+    problems = found(rl(), overrides, launch)
+    if expected is None:
+        assert problems == []
+    else:
+        assert any(expected in problem for problem in problems), problems
+
+
+def test_pairs_come_from_rows(inputs: Path) -> None:
+    source = {"kind": "caption", "captions": "captions.json", "images": "images"}
+    for stage in ("reward", "preference"):
+        problems = found(pairs(stage, data={"root": "data", "train": [source]}))
+        assert (
+            "data.train.0.kind: expected 'rows' (chosen and rejected completions), found 'caption'"
+            in problems[0]
+        )
+
+
+def test_trainer_options_and_half_precision(inputs: Path) -> None:
+    problems = found(pairs("preference", trainer={"betta": 0.1, "bf16": True, "output_dir": "x"}))
+    assert any("trainer.betta: expected an option of DPOConfig" in line for line in problems)
+    assert any("trainer.bf16: needs a GPU" in line for line in problems)
+    assert any(
+        "trainer.output_dir: expected no such key, the toolkit sets it; use run.output_dir" in line
+        for line in problems
+    )
+
+
+def test_early_stopping_needs_held_out_pairs(inputs: Path) -> None:
+    problems = found(pairs("reward", early_stopping_patience=2))
+    assert problems == ["early_stopping_patience: needs held-out pairs: data.val is empty"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"blind_from": "stf"}, "blind_from: expected one of the systems base, sft, found 'stf'; did you mean 'sft'?"),
+        ({"differences": [["sft", "bse"]]}, "differences.0: expected two of base, sft, blind, human, found 'bse'; did you mean 'base'?"),
+        ({"preference_pairs": ["pairs.jsonl"]}, "preference_pairs: is read together with reward_model, which is not set"),
+        ({"reward_model": "gone"}, "reward_model: expected a reward model, found nothing at 'gone'"),
+        ({"scenes": "gone.jsonl"}, "scenes: expected a file, found nothing at 'data/gone.jsonl'"),
+        ({"systems": [{"name": "human", "model": {"id": "base"}}]}, "systems.0.name: 'human' is taken"),
+    ],
+)  # fmt: skip
+def test_evaluation_problems(inputs: Path, changes: dict[str, Any], expected: str) -> None:
+    problems = found(evaluation(**changes))
+    assert any(expected in problem for problem in problems), problems
+
+
+def test_report_needs_its_runs(inputs: Path) -> None:
+    values = {
+        "stage": "report",
+        "runs": ["sft", "gone"],
+        "evaluation": "eval",
+        "run": {"output_dir": "report"},
+    }
+    assert [line.partition(":")[0] for line in found(values)] == ["runs.1", "evaluation"]
+
+
+def test_problems_name_the_line_and_the_recipe_that_makes_what_is_missing(inputs: Path) -> None:
+    Path("sft.yaml").write_text("stage: sft\nrun:\n  output_dir: out/mine\n")
+    values = pairs("reward")
+    values["model"]["id"] = "out/mine/final"
+    Path("reward.yaml").write_text(json.dumps(values, indent=1))
+    with pytest.raises(RecipeError) as caught:
+        check_recipe(load_recipe("reward.yaml"), Path("reward.yaml"))
+    assert caught.value.exit_code == 2
+    assert caught.value.problems == [
+        "reward.yaml:4  model.id: expected a model directory, found nothing at 'out/mine/final'; run: vlm-rlhf run sft.yaml first"
+    ]
+    with pytest.raises(RecipeError) as caught:
+        check_recipe(load_recipe("reward.yaml", ["model.id=out/gone/final"]), Path("reward.yaml"))
+    assert caught.value.problems[0].startswith("reward.yaml  model.id: ")
+
+
+def test_reward_terms_are_those_that_can_be_built() -> None:
+    building = pytest.importorskip("toolkit.rewards.building")
+    assert set(REWARD_TERMS) == set(building.TERM_NAMES)
+
+
+# ---- chains ----------------------------------------------------------------------------------------------------
+
+
+def chain(stages: list[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        "stage": "pipeline",
+        "prepare": "none",
+        "stages": stages,
+        "run": {"output_dir": "out/chain", "seed": 5},
+    }
+
+
+def test_a_chain_counts_what_earlier_stages_write_as_present(inputs: Path) -> None:
+    Path("reward.yaml").write_text(json.dumps(pairs("reward")))
+    Path("rl.yaml").write_text(json.dumps(rl()))
+    first = {"name": "rm", "recipe": "reward.yaml"}
+    second = {"name": "ppo", "recipe": "rl.yaml", "overrides": {"rewards.1.model": "{out}/rm/final"}}
+    assert found(chain([first, second])) == []
+    assert "found nothing at 'out/chain/rm/final'" in found(chain([second, first]))[0]
+
+
+def test_a_chain_reports_the_problems_of_all_links(inputs: Path) -> None:
+    Path("rl.yaml").write_text(json.dumps(rl()))
+    stages = [
+        {"name": "a", "recipe": "gone.yaml"},
+        {"name": "b", "recipe": "rl.yaml", "overrides": {"ppo.itertions": 3}},
+        {"name": "b", "recipe": "rl.yaml"},
+    ]
+    problems = found(chain(stages))
+    assert problems[0].startswith("stages.0 (a)  expected a recipe file or name, found neither")
+    assert "override 'ppo.itertions'  ppo.itertions" in problems[1]
+    assert problems[2] == "stages.2.name: 'b' is taken by an earlier stage"
+
+
+@pytest.mark.parametrize("name", ["scenes/quickstart", "scenes/smoke"])
+def test_the_chains_that_come_along_are_correct(in_tmp_path: Path, name: str) -> None:
+    from toolkit.config.catalogue import find_recipe
+
+    path = find_recipe(name)
+    check_recipe(load_recipe(path), path)
