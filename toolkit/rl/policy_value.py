@@ -113,10 +113,11 @@ def _head(name: str) -> bool:
     return name.startswith("value_head.")
 
 
-def build_policy_value(vlm: LoadedVlm, *, critic: Critic) -> PolicyValue:
+def build_policy_value(vlm: LoadedVlm, *, critic: Critic, seed: int) -> PolicyValue:
     """Add the critic and the frozen reference, a copy of the policy as it is now.
 
-    Dropout is switched off for good: with it the importance ratio would not start at 1.
+    ``seed`` fixes the initial weights of the critic's adapter. Dropout is switched off for good: with it the
+    importance ratio would not start at 1.
 
     Raises:
         RecipeError: the model has no adapter, or layers whose dropout cannot be switched off.
@@ -135,7 +136,11 @@ def build_policy_value(vlm: LoadedVlm, *, critic: Critic) -> PolicyValue:
     trained = [POLICY]
     if critic == "adapter":
         if VALUE not in roles_of(vlm.model):
-            add_role(vlm.model, VALUE)
+            with torch.random.fork_rng(
+                devices=[]
+            ):  # the same critic on every process and in every run of a seed
+                torch.manual_seed(seed)
+                add_role(vlm.model, VALUE)
         trained.append(VALUE)
     set_trainable(vlm.model, trained)
     wrapper = PolicyValue(vlm.model, vlm.hidden_size, critic=critic).to(vlm.device)

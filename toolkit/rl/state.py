@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import pickle
 import random
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -82,7 +83,7 @@ def load_checkpoint(folder: Path, vlm: LoadedVlm, engine: Engine) -> dict[str, A
             _load_weights(folder, vlm, engine)
             engine.optimizer.load_state_dict(torch.load(folder / _OPTIMIZER, weights_only=True))
         _set_random_state(torch.load(folder / _RNG, weights_only=True)[engine.rank])
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise CheckpointError(
             f"{folder} cannot be resumed from: {error}",
             remedy=f"remove {folder} and resume from an earlier one",

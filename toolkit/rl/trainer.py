@@ -75,7 +75,7 @@ class PpoTrainer:
         self.rows, self.val_rows = list(rows), list(val_rows)
         ppo, rollout = recipe.ppo, recipe.rollout
         total = rollout.prompts_per_iteration * rollout.samples_per_prompt
-        module = build_policy_value(policy, critic=ppo.critic)
+        module = build_policy_value(policy, critic=ppo.critic, seed=derived_seed(recipe.run.seed, "critic"))
         micro = max(1, total // (ppo.minibatches * ppo.gradient_accumulation))
         self.engine = Engine(
             module, recipe.optimizer, micro_batch=micro, accumulation=ppo.gradient_accumulation

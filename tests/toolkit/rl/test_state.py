@@ -1,0 +1,163 @@
+"""Resume: a stopped and continued run equals the uninterrupted one to the last bit."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from toolkit.errors import CheckpointError, Interrupted
+from toolkit.models.loading import LoadedVlm
+from toolkit.rl.state import load_checkpoint, save_checkpoint
+from toolkit.rl.trainer import PpoTrainer
+
+Trainers = Callable[..., PpoTrainer]
+
+STATEFUL: dict[str, Any] = {
+    "ppo__iterations": 6,
+    "ppo__critic": "adapter",
+    "ppo__critic_warmup_iterations": 1,
+    "kl__controller": "adaptive",
+    "kl__coefficient": 0.1,
+    "rewards": [
+        {"term": "length", "normalise": "running", "options": {"max_tokens": 1}},
+        {"term": "bleu", "options": {"order": 1}, "normalise": "frozen", "schedule": "linear_up"},
+    ],
+    "rollout__prompts_per_iteration": 8,
+    "run__eval_every_steps": 2,
+    "vqa": False,
+}
+
+
+def lines_of(trainer: PpoTrainer) -> list[dict[str, Any]]:
+    """The metric lines without what a clock wrote."""
+    return [
+        {name: value for name, value in line.items() if not name.startswith("time/")}
+        for line in trainer.run.metrics.read()
+    ]
+
+
+def weights(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.glob("*.safetensors"))}
+
+
+def evaluate(vlm: LoadedVlm) -> dict[str, float]:
+    return {"first_weight": float(next(p for p in vlm.model.parameters() if p.requires_grad).detach().sum())}
+
+
+@pytest.mark.parametrize("stop_after", [1, 3, 5])
+def test_a_run_that_was_stopped_goes_on_as_if_nothing_had_happened(
+    make_trainer: Trainers, stop_after: int
+) -> None:
+    whole = make_trainer(name="whole", evaluate=evaluate, **STATEFUL)
+    whole.train()
+
+    torch.manual_seed(99)
+    broken = make_trainer(name="broken", evaluate=evaluate, **STATEFUL)
+    iterate = broken._iterate
+
+    def stop_then_iterate() -> str:
+        if broken.iteration == stop_after - 1:
+            broken.run.stop.request(signal.SIGTERM)
+        return iterate()
+
+    broken._iterate = stop_then_iterate  # type: ignore[method-assign]
+    with pytest.raises(Interrupted, match=f"after iteration {stop_after} of 6") as caught:
+        broken.train()
+    assert caught.value.exit_code == 143
+    broken.run.release()
+    # Lines of later steps, as a run that was killed after its last checkpoint leaves them.
+    broken.run.metrics.write(stop_after + 1, stale=1.0)
+
+    torch.manual_seed(1234)
+    resumed = make_trainer(name="broken", evaluate=evaluate, resume=True, **STATEFUL)
+    resumed.train(resume=True)
+    assert weights(resumed.run.final) == weights(whole.run.final)
+    assert lines_of(resumed) == lines_of(whole)
+
+
+def test_resume_without_a_checkpoint_starts_over(make_trainer: Trainers) -> None:
+    trainer = make_trainer(ppo__iterations=1)
+    trainer.run.metrics.write(1, stale=1.0)
+    trainer.train(resume=True)
+    assert [("stale" in line, line["step"]) for line in lines_of(trainer)] == [(False, 1)]
+
+
+def test_a_checkpoint_holds_the_random_states(make_trainer: Trainers, tmp_path: Path) -> None:
+    trainer = make_trainer()
+    torch.manual_seed(7)
+    save_checkpoint(tmp_path / "checkpoint-1", trainer.vlm, trainer.engine, {"iteration": 1})
+    drawn = torch.rand(3)
+    assert load_checkpoint(tmp_path / "checkpoint-1", trainer.vlm, trainer.engine)["iteration"] == 1
+    assert torch.equal(torch.rand(3), drawn)
+
+
+def test_a_damaged_or_foreign_checkpoint_is_refused(make_trainer: Trainers, tmp_path: Path) -> None:
+    trainer = make_trainer()
+    folder = tmp_path / "checkpoint-1"
+    save_checkpoint(folder, trainer.vlm, trainer.engine, {"iteration": 1})
+    (folder / "optimizer.pt").write_bytes(b"cut")
+    with pytest.raises(CheckpointError, match="cannot be resumed from"):
+        load_checkpoint(folder, trainer.vlm, trainer.engine)
+    save_checkpoint(folder, trainer.vlm, trainer.engine, {"iteration": 1})
+    other = make_trainer(name="other", ppo__critic="adapter")
+    with pytest.raises(CheckpointError, match="cannot be resumed from"):
+        load_checkpoint(folder, other.vlm, other.engine)
+    text = (folder / "rl_state.json").read_text().replace('"processes": 1', '"processes": 2')
+    (folder / "rl_state.json").write_text(text)
+    with pytest.raises(CheckpointError, match="2 processes, this run has 1"):
+        load_checkpoint(folder, trainer.vlm, trainer.engine)
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+import torch
+torch.set_num_threads(1)
+from conftest import load_policy, make_recipe, make_reward, make_rows
+from toolkit.rl.trainer import PpoTrainer
+from toolkit.runs.directory import RunDirectory
+from toolkit.errors import CheckpointError
+recipe = make_recipe(Path({out!r}), **{changes!r})
+run = RunDirectory(recipe.run.output_dir)
+run.prepare(recipe, resume={resume!r})
+trainer = PpoTrainer(load_policy(Path({base!r})), make_reward(recipe), make_rows(20), make_rows(8,
+start=100), recipe, run) trainer.train(resume={resume!r})
+run.release()
+"""
+
+
+def start(base: Path, out: Path, changes: Mapping[str, Any], *, resume: bool) -> subprocess.Popen[bytes]:
+    """The run in a process of its own."""
+    source = SCRIPT.format(
+        tests=str(Path(__file__).parent), out=str(out), base=str(base), changes=dict(changes), resume=resume
+    )
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen([sys.executable, "-c", source], env=environment, stderr=subprocess.DEVNULL)
+
+
+@pytest.mark.slow
+def test_kill_and_resume_in_other_processes(base: Path, tmp_path: Path) -> None:
+    """kill -9 after the second and again after the fourth checkpoint; the end is bit-identical."""
+    changes = {key: value for key, value in STATEFUL.items() if key not in ("vqa", "run__eval_every_steps")}
+    changes |= {"run__save_every_steps": 1, "ppo__iterations": 12}
+    assert start(base, tmp_path / "whole", changes, resume=False).wait(timeout=300) == 0
+    for number, last in enumerate((2, 5)):
+        process = start(base, tmp_path / "killed", changes, resume=number > 0)
+        deadline = time.monotonic() + 200
+        while not (tmp_path / "killed" / f"checkpoint-{last}").exists() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        process.kill()
+        process.wait()
+        assert not (tmp_path / "killed" / "final").exists()
+    assert start(base, tmp_path / "killed", changes, resume=True).wait(timeout=300) == 0
+    assert weights(tmp_path / "killed" / "final") == weights(tmp_path / "whole" / "final")
