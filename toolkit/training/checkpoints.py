@@ -62,11 +62,12 @@ class AtomicCheckpoints(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Log at every save; no save at the end."""
-        if state.global_step >= state.max_steps and not args.load_best_model_at_end:
-            control.should_save = False
-        if control.should_save:
+        """Log at every save and at the end; no save at the end."""
+        at_end = state.global_step >= state.max_steps
+        if control.should_save or at_end:
             control.should_log = True
+        if at_end and not args.load_best_model_at_end:
+            control.should_save = False
 
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
