@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
-from typing import IO
 
 from toolkit.errors import CheckpointError
 
@@ -23,7 +22,7 @@ class DirectoryLock:
     def __init__(self, path: Path, *, timeout_s: float = 20.0) -> None:
         self.path = path
         self.timeout_s = timeout_s
-        self._file: IO[str] | None = None
+        self._descriptor: int | None = None
 
     def acquire(self) -> None:
         """Take the lock.
@@ -35,32 +34,37 @@ class DirectoryLock:
             import fcntl
         except ImportError:
             return
-        if self._file is not None:
+        if self._descriptor is not None:
             return
-        file = self.path.open("a+", encoding="utf-8")
+        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
         deadline_s = time.monotonic() + self.timeout_s
         while True:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except OSError:
                 if time.monotonic() > deadline_s:
-                    file.seek(0)
-                    holder = file.read().strip() or "unknown"
-                    file.close()
+                    holder = os.read(descriptor, 32).decode(errors="replace").strip() or "unknown"
+                    os.close(descriptor)
                     raise CheckpointError(
                         f"{self.path.parent} is being written by another process (id {holder})",
                         remedy="wait for it to end, or choose another run.output_dir",
                     ) from None
-                time.sleep(0.2)
-        file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
-        self._file = file
+                time.sleep(0.1)
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, f"{os.getpid()}\n".encode())
+        self._descriptor = descriptor
 
     def release(self) -> None:
         """Give the lock back and remove its file."""
-        if self._file is not None:
+        if self._descriptor is not None:
             self.path.unlink(missing_ok=True)
-            self._file.close()
-            self._file = None
+            self._close()
+
+    def _close(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def __del__(self) -> None:
+        self._close()
