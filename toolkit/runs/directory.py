@@ -6,6 +6,7 @@ report.html, README.md, finished.json}``. The next stage reads ``final/``.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import shutil
@@ -47,6 +48,7 @@ class RunDirectory:
         self.metrics = MetricsLog(self.path / "metrics.jsonl", enabled=is_main_process())
         self.stop = StopSignals()
         self._lock = DirectoryLock(self.path / ".lock")
+        self._made: list[Path] = []
 
     @property
     def final(self) -> Path:
@@ -94,6 +96,7 @@ class RunDirectory:
         if not is_main_process():
             return
         self.check(recipe, resume=resume)
+        self._made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
         self.path.mkdir(parents=True, exist_ok=True)
         self._lock.acquire()
         remove_leftovers(self.path)
@@ -152,6 +155,9 @@ class RunDirectory:
         self._lock.release()
         if is_main_process() and self.path.is_dir() and self.recipe_file.exists() and not self.has_results():
             shutil.rmtree(self.path)
+            for folder in self._made[1:]:
+                with contextlib.suppress(OSError):  # something else was put there meanwhile
+                    folder.rmdir()
 
     def changed_keys(self, recipe: Recipe) -> list[str]:
         """Differences between the recipe that began this run and ``recipe``, as ``key: was → is``.

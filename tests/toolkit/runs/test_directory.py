@@ -72,10 +72,10 @@ def test_prepare_records_what_the_run_is_made_of(folder: Path) -> None:
 
 
 def test_a_run_without_results_leaves_no_folder(folder: Path) -> None:
-    run = RunDirectory(folder / "out")
+    run = RunDirectory(folder / "a" / "b" / "out")
     run.prepare(recipe(folder))
     run.release()
-    assert not run.path.exists()
+    assert not (folder / "a").exists()
 
 
 def test_a_start_that_died_before_any_result_is_started_again(folder: Path) -> None:
