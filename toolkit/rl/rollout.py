@@ -60,8 +60,7 @@ class PromptCache:
 
 @dataclass
 class Rollout:
-    """``B`` completions of one process with what the current weights say about them; ``(B, T)``, 0 on
-    padding.
+    """Completions of one process with what the current weights say about them; ``(B, T)``, 0 on padding.
 
     ``logprobs`` are those of the behaviour policy at the sampling temperature: the denominators of the
     importance ratios. ``mask`` is 1 on sampled tokens, the end token included.
@@ -125,29 +124,32 @@ class RolloutWorker:
         return [prompt for prompt in prompts for _ in range(samples)], completions
 
     def collect(self, rows: Sequence[PromptRow], *, seed: int) -> Rollout:
-        """Phases 1 to 4 for the rows of this process."""
+        """Phases 1 to 4 for the rows of this process; completions of one row stand together."""
+        samples = self.spec.samples_per_prompt
         began = time.perf_counter()
-        prompts, completions = self.sample(rows, seed=seed, samples=self.spec.samples_per_prompt)
+        prompts, completions = self.sample(rows, seed=seed, samples=samples)
         sampled = time.perf_counter()
+        rollout = self.score([row for row in rows for _ in range(samples)], prompts, completions)
+        rollout.seconds = {"generate": sampled - began, "score": time.perf_counter() - sampled}
+        return rollout
+
+    def score(
+        self,
+        rows: Sequence[PromptRow],
+        prompts: Sequence[EncodedPrompt],
+        completions: Sequence[GeneratedCompletion],
+    ) -> Rollout:
+        """Phases 3 and 4: what policy, reference and critic say about completions, one row and prompt each."""
         tokens = [item.token_ids for item in completions]
         logprobs, values, mask = self._score(prompts, tokens, POLICY)
         reference, _, _ = self._score(prompts, tokens, REFERENCE)
-        return Rollout(
-            rows=[row for row in rows for _ in range(self.spec.samples_per_prompt)],
-            prompts=prompts,
-            completions=completions,
-            logprobs=logprobs,
-            reference=reference,
-            values=values,
-            mask=mask,
-            seconds={"generate": sampled - began, "score": time.perf_counter() - sampled},
-        )
+        return Rollout(list(rows), list(prompts), list(completions), logprobs, reference, values, mask)
 
     @torch.no_grad()
     def _score(
         self, prompts: Sequence[EncodedPrompt], tokens: Sequence[Tensor], name: str
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Phases 3 and 4: log-probabilities, values (zeros unless ``name`` is the policy) and mask ``(B, T)``."""
+        """Log-probabilities, values (zeros unless ``name`` is the policy) and mask ``(B, T)``."""
         width = max(len(ids) for ids in tokens)
         parts: list[tuple[Tensor, Tensor, Tensor]] = []
         for start in range(0, len(prompts), self.spec.generation_batch_size):

@@ -1,0 +1,89 @@
+"""Two processes on the CPU: DDP and DeepSpeed give the losses and the adapter of one process."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+pytestmark = [pytest.mark.slow, pytest.mark.distributed]
+
+ROOT = Path(__file__).parents[3]
+RUN = Path(__file__).with_name("run_ppo.py")
+CHANGES: dict[str, Any] = {"rollout__prompts_per_iteration": 16, "ppo__entropy_weight": 0.01}
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def launch(
+    launcher: str, arguments: dict[str, Any], *, seconds: float = 400
+) -> subprocess.CompletedProcess[str]:
+    """Run on one process, or on two through accelerate."""
+    command = [sys.executable]
+    if launcher != "none":
+        config = ROOT / "recipes" / "accelerate" / "cpu" / f"{launcher}.yaml"
+        command += ["-m", "accelerate.commands.launch", "--config_file", str(config)]
+        command += ["--num_processes", "2", "--main_process_port", str(free_port())]
+        arguments = {**arguments, "world": 2}
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [*command, str(RUN), json.dumps(arguments)],
+        env=environment, capture_output=True, text=True, timeout=seconds, check=False,
+    )  # fmt: skip
+
+
+def four_steps(
+    base: Path, out: Path, launcher: str, **arguments: Any
+) -> tuple[list[Any], dict[str, torch.Tensor]]:
+    """Losses and adapter after four optimizer steps on one batch."""
+    done = launch(launcher, {"base": str(base), "out": str(out), "mode": "steps", **arguments})
+    assert (out / "final").is_dir(), done.stderr[-4000:]
+    return json.loads((out / "steps.json").read_text()), load_file(
+        out / "final" / "adapter_model.safetensors"
+    )
+
+
+@pytest.mark.parametrize("critic", ["shared", "adapter"])
+@pytest.mark.parametrize("launcher", ["ddp", "zero2", "zero3"])
+def test_two_processes_equal_one(base: Path, tmp_path: Path, launcher: str, critic: str) -> None:
+    changes = {**CHANGES, "ppo__critic": critic}
+    arguments = {"changes": changes, "bits": 4}
+    one, one_adapter = four_steps(base, tmp_path / "one", "none", **arguments)
+    two, two_adapter = four_steps(base, tmp_path / "two", launcher, **arguments)
+    for first, second in zip(one, two, strict=True):
+        assert second["grad_norms"] == pytest.approx(first["grad_norms"], rel=1e-3)
+        for name in ("policy/loss", "value/loss", "policy/entropy_nats", "policy/kl_to_behaviour_nats"):
+            assert second[name] == pytest.approx(first[name], abs=1e-4), name
+    for name, value in one_adapter.items():
+        assert torch.allclose(value, two_adapter[name], atol=1e-4), name
+
+
+@pytest.mark.parametrize("launcher", ["zero2"])
+def test_a_whole_run_trains_checkpoints_and_resumes(base: Path, tmp_path: Path, launcher: str) -> None:
+    changes = {**CHANGES, "ppo__iterations": 3, "run__save_every_steps": 1, "ppo__gradient_accumulation": 2}
+    whole = {"base": str(base), "out": str(tmp_path / "whole"), "changes": changes, "bits": 4}
+    done = launch(launcher, whole)
+    final = tmp_path / "whole" / "final" / "adapter_model.safetensors"
+    assert final.exists(), done.stderr[-4000:]
+    expected = load_file(final)
+    for path in (tmp_path / "whole" / "final").iterdir():
+        path.unlink()
+    (tmp_path / "whole" / "final").rmdir()
+    lines = (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()
+    done = launch(launcher, {**whole, "resume": True})
+    assert final.exists(), done.stderr[-4000:]
+    assert [json.loads(line)["step"] for line in lines] == [1, 2, 3]
+    resumed = load_file(final)
+    assert all(torch.equal(value, resumed[name]) for name, value in expected.items())
