@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import importlib
-import importlib.util
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from toolkit.cli import document_frequencies
 
 if TYPE_CHECKING:
     from toolkit.data.checking import CheckedFile
 
 __all__ = ["add_parser", "check", "sample"]
-
-_FREQUENCIES = "toolkit.cli.document_frequencies"
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -25,8 +23,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     commands = parser.add_subparsers(dest="data_command", metavar="COMMAND", required=True)
     _add_check(commands)
     _add_sample(commands)
-    if importlib.util.find_spec(_FREQUENCIES) is not None:
-        importlib.import_module(_FREQUENCIES).add_parser(commands)
+    document_frequencies.add_parser(commands)
 
 
 def check(arguments: argparse.Namespace) -> int:
