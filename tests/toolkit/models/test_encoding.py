@@ -11,8 +11,6 @@ from toolkit.records import image_prompt
 
 from .conftest import picture, samples
 
-pytestmark = pytest.mark.filterwarnings("ignore")
-
 
 @pytest.mark.parametrize("text", ["a red circle", "", "Two\nlines, and a cross.", "naïve 圆 ✓"])
 def test_prompt_and_completion_are_the_whole_conversation(vlm, text):

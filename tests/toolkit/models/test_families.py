@@ -26,8 +26,6 @@ from toolkit.models.vision_features import with_vision_features
 
 from .conftest import ARCHITECTURE, TEXTS, samples
 
-pytestmark = pytest.mark.filterwarnings("ignore")
-
 
 def qwen3_vl():
     donor, processor = build_tiny_qwen2_5_vl(ARCHITECTURE, texts=TEXTS, seed=0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
 
 from toolkit.models.encoding import collate
@@ -11,8 +10,6 @@ from toolkit.models.logprobs import completion_logprobs
 from toolkit.models.structure import inner_model, output_head
 
 from .conftest import samples
-
-pytestmark = pytest.mark.filterwarnings("ignore")
 
 
 def test_greedy_equals_a_loop_over_forwards(vlm):

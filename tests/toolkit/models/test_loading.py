@@ -23,8 +23,6 @@ from toolkit.records import image_prompt
 
 from .conftest import FAMILIES, picture, samples
 
-pytestmark = pytest.mark.filterwarnings("ignore")
-
 
 @torch.no_grad()
 def scores(vlm):

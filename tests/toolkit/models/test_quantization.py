@@ -18,7 +18,6 @@ from toolkit.models.structure import inner_model, language_linear_names
 from .conftest import FAMILIES, randomise, samples
 
 bitsandbytes = pytest.importorskip("bitsandbytes")
-pytestmark = pytest.mark.filterwarnings("ignore")
 
 
 def load(directory, **settings):
@@ -74,6 +73,7 @@ def gradient(vlm):
     return torch.cat([parameter.grad.flatten() for _, parameter in role_parameters(vlm.model, "default")])
 
 
+@pytest.mark.filterwarnings("ignore:Merge lora module to 4-bit")
 @pytest.mark.parametrize("name", FAMILIES)
 def test_an_evaluation_does_not_spoil_the_gradients_or_a_merge(directories, name):
     vlm = load(directories[name])

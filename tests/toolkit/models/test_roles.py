@@ -14,8 +14,6 @@ from toolkit.models.roles import active_role, add_role, role, role_parameters, r
 
 from .conftest import randomise, samples
 
-pytestmark = pytest.mark.filterwarnings("ignore")
-
 
 def trainable_names(model):
     return {name for name, parameter in model.named_parameters() if parameter.requires_grad}

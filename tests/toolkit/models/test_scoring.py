@@ -15,7 +15,6 @@ from toolkit.models.vision_features import with_vision_features
 
 from .conftest import picture, samples
 
-pytestmark = pytest.mark.filterwarnings("ignore")
 TOLERANCE = {"atol": 2e-5, "rtol": 0}
 
 

@@ -9,8 +9,6 @@ from toolkit.records import image_prompt
 
 from .conftest import picture
 
-pytestmark = pytest.mark.filterwarnings("ignore")
-
 
 @pytest.mark.parametrize("text", ["a red circle", "blue", "Yes, a large one."])
 def test_ids_and_masks_equal_those_of_the_sft_collator(vlm, text):
