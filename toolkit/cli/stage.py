@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import os
 import time
@@ -15,7 +16,7 @@ from toolkit.errors import RecipeError
 from toolkit.runs.directory import RunDirectory
 from toolkit.runs.logging import setup_logging
 from toolkit.runs.offline import quiet_environment
-from toolkit.runs.processes import is_main_process, process_rank
+from toolkit.runs.processes import process_rank
 
 __all__ = ["StageFunction", "run_stage", "stage_main"]
 
@@ -64,26 +65,31 @@ def run_stage(
 
     directory = RunDirectory(recipe.run.output_dir)
     check_recipe(recipe, recipe_path)
-    directory.prepare(recipe, resume=resume, recipe_path=recipe_path)
     try:
-        if directory.is_finished():
-            _log.info("%s is finished already", directory.path)
-            return directory
-        _log.info("%s → %s", recipe.stage, directory.path)
-        began_s = time.monotonic()
         with directory.stop.installed():
+            directory.prepare(recipe, resume=resume, recipe_path=recipe_path)
+            directory.stop.raise_if_requested("stopped before the first step")
+            if directory.is_finished():
+                _log.info("%s is finished already", directory.path)
+                return directory
+            _log.info("%s → %s", recipe.stage, directory.path)
+            began_s = time.monotonic()
             run(recipe, directory, resume)
-        directory.mark_finished(seconds=round(time.monotonic() - began_s, 1))
+            directory.mark_finished(seconds=round(time.monotonic() - began_s, 1))
         return directory
     finally:
         directory.release()
 
 
 def _tell_parent(code: int) -> None:
-    """A launcher turns every failure of its workers into 1; the command line reads the real code from this file."""
+    """A launcher turns every failure of its workers into 1; the command line reads the real code from this file.
+
+    The first process to fail writes it: the launcher ends the others with SIGTERM, which is not the reason.
+    """
     path = os.environ.get("VLM_RLHF_EXIT_CODE_FILE")
-    if path and is_main_process():
-        Path(path).write_text(str(code), encoding="ascii")
+    if path and code:
+        with contextlib.suppress(FileExistsError), open(path, "x", encoding="ascii") as file:
+            file.write(str(code))
 
 
 def _parser(stage: str) -> argparse.ArgumentParser:

@@ -20,9 +20,9 @@ Part = Literal["all", "train", "val", "test"]
 
 
 class Strict(BaseModel):
-    """Unknown keys, and values of another type than declared, are refused."""
+    """Unknown keys, values of another type than declared, NaN and infinities are refused."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 # ---- model ---------------------------------------------------------------------------------------------------

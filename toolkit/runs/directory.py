@@ -99,9 +99,11 @@ class RunDirectory:
         self._made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
         self.path.mkdir(parents=True, exist_ok=True)
         self._lock.acquire()
+        self.check(recipe, resume=resume)  # again: another process may have written while this one waited
         remove_leftovers(self.path)
+        before = self._environment() if self.has_results() else {}
         atomic_write_text(self.recipe_file, resolved_yaml(recipe))
-        self._write_environment(_joined(self._environment(), describe_environment(recipe, recipe_path)))
+        self._write_environment(_joined(before, describe_environment(recipe, recipe_path)))
 
     def check(self, recipe: Recipe, *, resume: bool = False) -> None:
         """Whether ``prepare`` would accept the directory; writes nothing. Raises as ``prepare`` does."""
@@ -152,12 +154,14 @@ class RunDirectory:
 
     def release(self) -> None:
         """Give the lock back; a directory without results is removed, so that a failed start leaves nothing."""
-        self._lock.release()
-        if is_main_process() and self.path.is_dir() and self.recipe_file.exists() and not self.has_results():
-            shutil.rmtree(self.path)
+        if not self._lock.held:
+            return  # never prepared, or another process's directory
+        if not self.has_results():
+            shutil.rmtree(self.path, ignore_errors=True)
             for folder in self._made[1:]:
                 with contextlib.suppress(OSError):  # something else was put there meanwhile
                     folder.rmdir()
+        self._lock.release()
 
     def changed_keys(self, recipe: Recipe) -> list[str]:
         """Differences between the recipe that began this run and ``recipe``, as ``key: was → is``.

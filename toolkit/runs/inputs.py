@@ -15,7 +15,9 @@ from toolkit.config.schema import (
     CaptionSource,
     DataSpec,
     ModelSpec,
+    PreferencesRecipe,
     Recipe,
+    RlRecipe,
     RowsSource,
     TestDataSpec,
     VqaSource,
@@ -23,6 +25,7 @@ from toolkit.config.schema import (
 
 __all__ = ["file_sha256", "folder_digest", "input_digests", "input_files", "model_facts", "model_specs"]
 
+_IMAGES = frozenset((".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"))
 _FULL_DIGEST_BYTES = 1 << 30
 
 
@@ -33,13 +36,13 @@ def file_sha256(path: Path) -> str:
 
 
 def folder_digest(folder: Path) -> dict[str, Any]:
-    """One digest for all files below a folder.
+    """One digest for all images below a folder (told by their suffix: a data root may hold much else).
 
     Returns:
         ``files``, ``bytes``, ``sha256`` and ``of``: ``contents`` (names and bytes), or ``names and sizes`` for folders
         of more than 1 GiB, which would take minutes to read.
     """
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _IMAGES and path.is_file())
     total = sum(path.stat().st_size for path in files)
     whole = total <= _FULL_DIGEST_BYTES
     digest = hashlib.sha256()
@@ -71,11 +74,17 @@ def input_files(recipe: Recipe) -> tuple[list[Path], list[Path]]:
                 files.append(root / source.captions)
             elif isinstance(source, VqaSource):
                 files += [root / source.questions, root / source.annotations]
-        scenes = getattr(recipe, "scenes", None) or []
-        named = [getattr(recipe, "train_references", None), *([scenes] if isinstance(scenes, str) else scenes)]
-        named += getattr(recipe, "preference_pairs", [])
-        files += [_under(root, name) for name in named if name]
+        files += [_under(root, name) for name in _named_files(recipe)]
     return list(dict.fromkeys(files)), list(dict.fromkeys(folders))
+
+
+def _named_files(recipe: Recipe) -> Iterator[str]:
+    """Files that a recipe names outside ``data``."""
+    if isinstance(recipe, PreferencesRecipe) and recipe.raters not in ("simulated", "metric"):
+        yield recipe.raters
+    for field in ("tokenizer_texts", "train_references", "scenes", "preference_pairs"):
+        value = getattr(recipe, field, None) or []
+        yield from [value] if isinstance(value, str) else value
 
 
 def input_digests(recipe: Recipe, recipe_path: Path | None) -> dict[str, Any]:
@@ -102,7 +111,19 @@ def model_specs(value: Any, prefix: str = "") -> Iterator[tuple[str, ModelSpec]]
 
 def model_facts(recipe: Recipe) -> dict[str, Any]:
     """Id, revision and weight digests of every model of a recipe; an adapter directory brings its base along."""
-    return {key: _facts(spec.id, spec.revision) for key, spec in model_specs(recipe)}
+    facts = {key: _facts(spec.id, spec.revision) for key, spec in model_specs(recipe)}
+    return facts | {key: _facts(name, None) for key, name in _reward_models(recipe)}
+
+
+def _reward_models(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    if isinstance(recipe, RlRecipe):
+        for index, term in enumerate(recipe.rewards):
+            if term.model is not None:
+                yield f"rewards.{index}.model", term.model
+    for field in ("reward_model", "text_only_reward_model"):
+        name = getattr(recipe, field, None)
+        if name is not None:
+            yield field, name
 
 
 def _facts(name: str, revision: str | None) -> dict[str, Any]:

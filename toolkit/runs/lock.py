@@ -12,7 +12,7 @@ __all__ = ["DirectoryLock"]
 
 
 class DirectoryLock:
-    """An advisory lock on a file. Where the platform has no ``fcntl`` it holds nothing and never fails.
+    """An advisory lock on a file. Where the platform has no ``fcntl`` it excludes nobody and never fails.
 
     Args:
         path: the lock file.
@@ -30,18 +30,18 @@ class DirectoryLock:
         Raises:
             CheckpointError: another process still holds it after ``timeout_s``.
         """
+        if self._descriptor is not None:
+            return
         try:
             import fcntl
         except ImportError:
+            self._descriptor = self._open()
             return
-        if self._descriptor is not None:
-            return
-        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
         deadline_s = time.monotonic() + self.timeout_s
+        descriptor = self._open()
         while True:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
             except OSError:
                 if time.monotonic() > deadline_s:
                     holder = os.read(descriptor, 32).decode(errors="replace").strip() or "unknown"
@@ -51,15 +51,36 @@ class DirectoryLock:
                         remedy="wait for it to end, or choose another run.output_dir",
                     ) from None
                 time.sleep(0.1)
+                continue
+            if self._is_current(descriptor):
+                break
+            os.close(descriptor)  # its former holder removed the file
+            descriptor = self._open()
         os.ftruncate(descriptor, 0)
         os.write(descriptor, f"{os.getpid()}\n".encode())
         self._descriptor = descriptor
+
+    @property
+    def held(self) -> bool:
+        """Whether this object has the lock."""
+        return self._descriptor is not None
 
     def release(self) -> None:
         """Give the lock back and remove its file."""
         if self._descriptor is not None:
             self.path.unlink(missing_ok=True)
             self._close()
+
+    def _open(self) -> int:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        return os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+
+    def _is_current(self, descriptor: int) -> bool:
+        """Whether the locked file is still the one at the path."""
+        try:
+            return os.path.samestat(os.fstat(descriptor), os.stat(self.path))
+        except FileNotFoundError:
+            return False
 
     def _close(self) -> None:
         if self._descriptor is not None:

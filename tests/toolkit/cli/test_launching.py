@@ -98,3 +98,52 @@ def test_every_launcher_has_a_file_for_gpus_and_for_the_cpu(repository: Path, la
             assert str(deepspeed["zero_stage"]) == launch[4]
             assert deepspeed["gradient_clipping"] == "auto"
             assert deepspeed["offload_optimizer_device"] == ("cpu" if launch.endswith("offload") else "none")
+
+
+STAGE = """
+import os, sys, time
+from toolkit.cli.stage import stage_main
+from toolkit.errors import DataError
+
+def run(recipe, directory, resume):
+    if recipe.run.seed == 1:
+        raise DataError("captions.json", "no captions")
+    directory.metrics.write(1, processes=int(os.environ["WORLD_SIZE"]))
+    while not directory.stop.requested:
+        time.sleep(0.05)
+    directory.stop.raise_if_requested("stopped")
+
+sys.exit(stage_main("sft", run))
+"""
+RECIPE = """
+stage: sft
+model: {id: some/model}
+data: {root: ., train: [{kind: caption, captions: captions.json}]}
+run: {output_dir: out}
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.distributed
+def test_behind_accelerate_exit_codes_and_signals_are_those_of_the_stage(in_tmp_path: Path) -> None:
+    from toolkit.cli.launching import stage_command
+
+    Path("recipes").mkdir()
+    Path("stage.py").write_text(STAGE)
+    Path("captions.json").write_text("{}")
+    Path("sft.yaml").write_text(RECIPE)
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    command = stage_command("sft", Path("sft.yaml"), [], launch="ddp", processes=2)
+    at = len(command) - 1 - command[::-1].index("-m")
+    command = [*command[:at], "stage.py", *command[at + 2 :]]
+    parent = "import sys\nfrom toolkit.cli.launching import run_child\nsys.exit(run_child(sys.argv[1:]))"
+    wrong = [sys.executable, "-c", parent, *command, "run.seed=1"]
+    assert subprocess.run(wrong, env=environment, check=False, timeout=120).returncode == 2
+    assert not Path("out").exists()
+    running = subprocess.Popen([sys.executable, "-c", parent, *command], env=environment)
+    deadline_s = time.monotonic() + 60
+    while not Path("out/metrics.jsonl").exists() and running.poll() is None and time.monotonic() < deadline_s:
+        time.sleep(0.1)
+    assert Path("out/metrics.jsonl").read_text() == '{"step": 1, "processes": 2}\n'
+    running.send_signal(signal.SIGTERM)
+    assert running.wait(timeout=60) == 143

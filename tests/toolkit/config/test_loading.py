@@ -179,6 +179,8 @@ def test_overrides_as_a_mapping_need_no_text() -> None:
     ("override", "expected"),
     [
         ("run.sed=3", "override 'run.sed=3'  run.sed: expected one of the keys"),
+        ("rewards.0.weight=.nan", "rewards.0.weight: expected a finite number, found nan"),
+        ("rewards.0.clip=[0, .inf]", "rewards.0.clip.1: expected a finite number, found inf"),
         ("run.seed=x", "override 'run.seed=x'  run.seed: expected a whole number, found 'x'"),
         ("rewards.1.weight=3", "rewards is a list: expected an index (0 to 0), found '1'"),
         ("rewards.x.weight=3", "rewards is a list: expected an index (0 to 0), found 'x'"),

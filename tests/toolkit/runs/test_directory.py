@@ -4,6 +4,8 @@ import hashlib
 import json
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -167,6 +169,22 @@ def test_two_processes_cannot_write_to_one_directory(folder: Path) -> None:
     assert done.returncode == 2
     assert "is being written by another process" in done.stdout
     run.release()
+
+
+def test_a_waiting_process_gets_a_fresh_lock_when_the_holder_removes_the_directory(folder: Path) -> None:
+    first = RunDirectory(folder / "out")
+    first.prepare(recipe(folder))
+    second = RunDirectory(folder / "out")
+    waiting = threading.Thread(target=second.prepare, args=(recipe(folder),))
+    waiting.start()
+    time.sleep(0.3)
+    first.release()
+    waiting.join(timeout=10)
+    assert second.recipe_file.is_file()
+    first.release()
+    assert second.recipe_file.is_file(), "a directory is removed by its holder alone"
+    second.release()
+    assert not second.path.exists()
 
 
 def test_other_ranks_write_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

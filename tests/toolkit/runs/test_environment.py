@@ -47,9 +47,10 @@ def test_logs_go_to_stderr_once(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_folder_digest_sees_names_and_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a").mkdir()
-    (tmp_path / "a" / "x").write_bytes(b"1")
+    (tmp_path / "a" / "x.PNG").write_bytes(b"1")
+    (tmp_path / "notes.txt").write_text("not counted")
     first = folder_digest(tmp_path)
-    (tmp_path / "a" / "x").write_bytes(b"2")
+    (tmp_path / "a" / "x.PNG").write_bytes(b"2")
     second = folder_digest(tmp_path)
     assert (first["files"], first["bytes"], first["of"]) == (1, 1, "contents")
     assert first["sha256"] != second["sha256"]
