@@ -1,6 +1,6 @@
 """Write the pretraining data of the tiny VLM: plain captions and key-word questions on training scenes.
 
-    python data/make_pretraining_data.py --out out/pretraining --rows 20000 --seed 0     (about 15 s)
+python data/make_pretraining_data.py --out out/pretraining --rows 20000 --seed 0     (about 15 s)
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ def run(recipe: EvalRecipe, directory: RunDirectory, resume: bool) -> None:
         recipe = recipe.model_copy(update={"preference_pairs": [*recipe.preference_pairs, str(pairs)]})
 
     def card(rows: Sequence[PreferenceRow]) -> dict[str, Any]:
-        assert reward is not None  # the stage refuses pairs without a reward model
+        assert reward is not None, "the stage refuses pairs without a reward model"
         return reward_card(recipe, reward, rows)
 
     evaluate_systems(recipe, directory, reward=reward, reward_model_card=card if reward else None)
@@ -64,7 +64,7 @@ def on_policy_pairs(recipe: EvalRecipe, directory: RunDirectory) -> Path:
     from toolkit.models.loading import load_vlm
 
     spec = recipe.on_policy_pairs
-    assert spec is not None
+    assert spec is not None, "called only where the recipe asks for on-policy pairs"
     system = next((system for system in recipe.systems if system.name == spec.system), None)
     if system is None or recipe.scenes is None:
         problem = f"on_policy_pairs: expected scenes and one of the systems, found system {spec.system!r}"

@@ -46,7 +46,11 @@ def prepare_scenes(recipe: PipelineRecipe, out: Path) -> None:
     if not (out / "data").exists():
         began_s = time.monotonic()
         with atomic_directory(out / "data") as folder:
-            write_sample(folder, seed=recipe.run.seed, rows=dict(recipe.rows))
+            write_sample(
+                folder,
+                seed=recipe.run.seed,
+                rows={str(split): number for split, number in recipe.rows.items()},
+            )
         _log.info("sample data written to %s in %.0f s", out / "data", time.monotonic() - began_s)
     if not (out / "base" / "final").exists():
         (out / "base").mkdir(exist_ok=True)

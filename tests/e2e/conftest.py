@@ -17,7 +17,9 @@ def smoke(tmp_path_factory) -> Path:
     return out
 
 
-def run_cli(*arguments: str, cwd: Path | None = None, timeout_s: int = 900) -> subprocess.CompletedProcess[str]:
+def run_cli(
+    *arguments: str, cwd: Path | None = None, timeout_s: int = 900
+) -> subprocess.CompletedProcess[str]:
     """Run the command line in a process of its own."""
     return subprocess.run(
         [sys.executable, "-m", "toolkit", *arguments],

@@ -66,7 +66,9 @@ def test_final_loads_with_plain_peft_and_gives_the_same_log_probabilities(smoke,
     answer = "a large red circle and a small blue square"
     vlm = load_vlm(ModelSpec(id=str(final)), trainable=False)
     batch = collate(
-        vlm, [encode_prompt(vlm, image_prompt("Describe the image."), [picture])], [encode_completion(vlm, answer)]
+        vlm,
+        [encode_prompt(vlm, image_prompt("Describe the image."), [picture])],
+        [encode_completion(vlm, answer)],
     )
     with torch.no_grad():
         ours, mask = completion_logprobs(vlm.model, batch)
@@ -110,12 +112,14 @@ def test_the_report_holds_the_samples_and_nothing_from_outside(smoke):
     page = (smoke / "report" / "report.html").read_text()
     assert "data:image/" in page
     assert "ppo" in page
-    for outside in ("src=\"http", "href=\"http", "<script src", "@import", "url(http"):
+    for outside in ('src="http', 'href="http', "<script src", "@import", "url(http"):
         assert outside not in page
 
 
 def test_predict_gives_a_first_look(smoke, cli):
     picture = sorted((smoke / "data" / "test" / "images").iterdir())[0]
-    done = cli("predict", str(smoke / "ppo" / "final"), "--image", str(picture), "--prompt", "Describe the image.")
+    done = cli(
+        "predict", str(smoke / "ppo" / "final"), "--image", str(picture), "--prompt", "Describe the image."
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()

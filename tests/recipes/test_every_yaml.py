@@ -36,9 +36,13 @@ def test_every_link_of_a_chain_loads_with_its_overrides(path):
         values = {"run.output_dir": f"x/{link.name}", "run.seed": 1}
         values |= {key: filled(value, Path("x")) for key, value in link.overrides.items()}
         recipe = load_recipe(find_recipe(link.recipe), [f"{k}={json.dumps(v)}" for k, v in values.items()])
-        assert "out/scenes" not in json.dumps(recipe.model_dump(mode="json")), "a path was not moved into the chain"
+        assert "out/scenes" not in json.dumps(recipe.model_dump(mode="json")), (
+            "a path was not moved into the chain"
+        )
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_recipe_says_what_it_is_and_what_it_needs(path):
-    assert path.read_text().startswith("# "), "begin with what the recipe does, what it needs and how long it takes"
+    assert path.read_text().startswith("# "), (
+        "begin with what the recipe does, what it needs and how long it takes"
+    )

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -14,15 +15,15 @@ from toolkit.errors import DataError
 
 __all__ = ["read_tensors", "write_tensors"]
 
-_TYPES = {
+_TYPES: dict[str, type[np.generic]] = {
     "U8": np.uint8,
     "U16": np.uint16,
     "U32": np.uint32,
     "U64": np.uint64,
     "I32": np.int32,
     "I64": np.int64,
+    "F64": np.float64,
 }
-_TYPES["F64"] = np.float64
 _NAMES = {np.dtype(kind): name for name, kind in _TYPES.items()}
 _MAX_HEADER_BYTES = 100_000_000
 
@@ -82,7 +83,7 @@ def read_tensors(path: str | Path) -> tuple[dict[str, npt.NDArray[np.generic]], 
 
 
 def _view(whole: npt.NDArray[np.uint8], entry: Mapping[str, object]) -> npt.NDArray[np.generic]:
-    first, last = entry["data_offsets"]  # type: ignore[misc]
+    first, last = cast("tuple[int, int]", entry["data_offsets"])
     if last > whole.size:
         raise ValueError("truncated")
     return whole[first:last].view(_TYPES[str(entry["dtype"])]).reshape(entry["shape"])  # type: ignore[call-overload]

@@ -62,12 +62,12 @@ class CiderReward:
         """
         applicable = _rows_of(batch, "caption", lambda row: bool(row.references), "references")
         chosen = np.flatnonzero(applicable)
-        keys = [batch.rows[index].references for index in chosen]
+        keys = [batch.rows[index].references for index in chosen.tolist()]
         scores = np.full(len(batch), np.nan, dtype=np.float64)
         for scorer, places in self._prepared.groups(keys):
             own = chosen[places]
-            captions = [batch.completions[index] for index in own]
-            ended = [batch.ended[index] for index in own] if self.end_token else None
+            captions = [batch.completions[index] for index in own.tolist()]
+            ended = [batch.ended[index] for index in own.tolist()] if self.end_token else None
             scores[own] = scorer.score([keys[place] for place in places], captions, ended)
         return RewardOutput(scores, applicable=applicable)
 
@@ -93,11 +93,11 @@ class BleuReward:
         """
         applicable = _rows_of(batch, "caption", lambda row: bool(row.references), "references")
         chosen = np.flatnonzero(applicable)
-        keys = [batch.rows[index].references for index in chosen]
+        keys = [batch.rows[index].references for index in chosen.tolist()]
         scores: FloatArray = np.full(len(batch), np.nan, dtype=np.float64)
         for scorer, places in self._prepared.groups(keys):
             own = chosen[places]
-            captions = [batch.completions[index] for index in own]
+            captions = [batch.completions[index] for index in own.tolist()]
             scores[own] = scorer.score([keys[place] for place in places], captions)[:, self.order - 1]
         return RewardOutput(scores, applicable=applicable)
 
@@ -121,7 +121,7 @@ class VqaAccuracyReward:
         """
         applicable = _rows_of(batch, "vqa", lambda row: bool(row.answers), "answers")
         scores = np.full(len(batch), np.nan, dtype=np.float64)
-        for index in np.flatnonzero(applicable):
+        for index in np.flatnonzero(applicable).tolist():
             answers = batch.rows[index].answers
             scores[index] = vqa_accuracy(batch.completions[index], answers, rule=self.rule) / 100.0
         return RewardOutput(scores, applicable=applicable)

@@ -91,7 +91,7 @@ class BadEndingReward:
         """Scores ``(B,)`` of -1 or 0; VQA rows are not applicable."""
         applicable = np.asarray([row.task == "caption" for row in batch.rows], dtype=bool)
         scores = np.full(len(batch), np.nan, dtype=np.float64)
-        for index in np.flatnonzero(applicable):
+        for index in np.flatnonzero(applicable).tolist():
             words = tokenize(batch.completions[index])
             broken = not batch.ended[index] or not words or words[-1] in BAD_ENDINGS
             scores[index] = -1.0 if broken else 0.0

@@ -63,11 +63,7 @@ def trainer_arguments(
     Raises:
         RecipeError: ``options`` holds a key that the recipe states elsewhere, or a value the class refuses.
     """
-    clashes = [
-        f"trainer.{key}: set {OWNED_BY_RECIPE[key]} instead" for key in options if key in OWNED_BY_RECIPE
-    ]
-    if clashes:
-        raise RecipeError("recipe", clashes)
+    _refuse_owned(options)
     evaluates = has_validation and run.eval_every_steps is not None
     on_cpu = not torch.cuda.is_available()
     values: dict[str, Any] = {
@@ -98,3 +94,11 @@ def trainer_arguments(
         return config_class(**values)
     except (TypeError, ValueError) as error:
         raise RecipeError("recipe", f"trainer: {config_class.__name__} refuses it: {error}") from error
+
+
+def _refuse_owned(options: Mapping[str, Any]) -> None:
+    clashes = [
+        f"trainer.{key}: set {OWNED_BY_RECIPE[key]} instead" for key in options if key in OWNED_BY_RECIPE
+    ]
+    if clashes:
+        raise RecipeError("recipe", clashes)

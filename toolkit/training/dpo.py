@@ -40,8 +40,7 @@ def train_dpo(
     """Train the adapter ``default`` on pairs against a frozen copy of itself, and write ``directory.final``.
 
     The loss is that of Rafailov et al. 2023, or of ``trainer_options`` (``loss_type``, ``loss_weights``,
-    ``beta``, …). The reference is a frozen adapter ``ref`` that equals the policy before the first step,
-    bit for bit.
+    ``beta``, …). The reference is a frozen adapter ``ref``, bit for bit the policy before the first step.
 
     Args:
         model: a ``PeftModel`` whose adapter ``default`` is the SFT policy; changed in place.

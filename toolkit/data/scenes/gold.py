@@ -105,7 +105,8 @@ def _relation_is_wrong(scene: Scene, text: str, found: list[Mention]) -> bool:
                 if words not in between:
                     continue
                 first, second = index.get((left.colour, left.shape)), index.get((right.colour, right.shape))
-                known = first is not None and second is not None
-                if layout != scene.layout or (known and (first < second) != forward):
+                if layout != scene.layout:
+                    return True
+                if first is not None and second is not None and (first < second) != forward:
                     return True
     return any(words in text and layout != scene.layout for words, layout in _TOGETHER.items())

@@ -21,6 +21,7 @@ from toolkit.data.scenes.writing import CAPTION_PROMPT, image_name
 
 __all__ = ["pretraining_texts", "write_pretraining"]
 
+
 def write_pretraining(folder: Path, *, seed: int, rows: int) -> None:
     """Write ``rows`` training scenes as ``images/`` and ``rows.jsonl`` (prompt, completion, images).
 
@@ -82,9 +83,9 @@ def _ask(scene: Scene, rng: random.Random) -> tuple[str, str]:
         kind = group.kind if present else rng.choice(absent_kinds(scene, group))
         return f"{kind[0]} {kind[1]} there?", "yes" if present else "no"
     if number == 5 or len(scene.groups) == 1:
-        words = {"row": ("left", "middle", "right"), "column": ("top", "middle", "bottom")}[scene.layout]
+        places = {"row": ("left", "middle", "right"), "column": ("top", "middle", "bottom")}[scene.layout]
         last = len(scene.groups) - 1
-        return f"place of {colour} {shape}?", words[
+        return f"place of {colour} {shape}?", places[
             1 if index not in (0, last) or last == 0 else 0 if index == 0 else 2
         ]
     first = index if index + 1 < len(scene.groups) else index - 1

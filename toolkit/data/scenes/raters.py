@@ -119,11 +119,11 @@ def _with_wrong_attribute(scene: Scene, group: Group, rng: random.Random) -> Gro
 def _relation_pair(scene: Scene, rng: random.Random) -> Pair:
     """The right relation against the opposite one, the order of mention being the same on both sides."""
     order = rng.sample((0, 1), 2)
-    phrases = [noun_phrase(scene.groups[index], rng) for index in order]
+    first, second = (noun_phrase(scene.groups[index], rng) for index in order)
     forward = order[0] < order[1]
     wording = rng.random()
     right, wrong = (
-        directional(*phrases, scene.layout, random.Random(f"{wording}"), forward=way)
+        directional(first, second, scene.layout, random.Random(f"{wording}"), forward=way)
         for way in (forward, not forward)
     )
     return Pair(scene, "relation", right, wrong)

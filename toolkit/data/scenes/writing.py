@@ -47,7 +47,7 @@ def write_sample(
             remedy="add: --split test",
         )
     wanted: list[Split] = [split] if split else ["train", "val", "test"]  # type: ignore[list-item]
-    written = {}
+    written: dict[str, int] = {}
     for name in wanted:
         number = rows if isinstance(rows, int) else (rows or {}).get(name, DEFAULT_ROWS[name])
         write_split(out if split else out / name, name, seed=seed, rows=number, combinations=combinations)

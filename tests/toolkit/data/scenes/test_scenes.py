@@ -201,6 +201,8 @@ def test_gold_pairs_are_the_same_pairs_without_slips(tmp_path):
     )
     assert not any(row["flipped"] for row in true)
     for row, right in zip(noisy, true, strict=True):
-        expected = (right["rejected"], right["chosen"]) if row["flipped"] else (right["chosen"], right["rejected"])
+        expected = (
+            (right["rejected"], right["chosen"]) if row["flipped"] else (right["chosen"], right["rejected"])
+        )
         assert (row["chosen"], row["rejected"]) == expected
     assert 0.05 < sum(row["flipped"] for row in noisy) / len(noisy) < 0.15
