@@ -56,7 +56,7 @@ def line_chart(title: str, series: Sequence[Series]) -> str:
     named = len(series) > 1 or series[0].name != "training"
     legend = "".join(
         f'<span class="key"><i style="background:{line.colour}"></i>{escape(line.name) if named else "last"}'
-        f" <b>{line.points[-1][1]:.4g}</b></span>"
+        f" <b>{_short(line.points[-1][1])}</b></span>"
         for line in series
     )
     return (
@@ -133,7 +133,7 @@ class _Frame:
         right = _WIDTH - _RIGHT
         lines = [
             f'<line class="grid" x1="{_LEFT}" x2="{right}" y1="{self.y(tick):.1f}" y2="{self.y(tick):.1f}"/>'
-            f'<text class="tick" x="{_LEFT - 6}" y="{self.y(tick) + 3.5:.1f}" text-anchor="end">{tick:.4g}</text>'
+            f'<text class="tick" x="{_LEFT - 6}" y="{self.y(tick) + 3.5:.1f}" text-anchor="end">{_short(tick)}</text>'
             for tick in ticks
         ]
         ends = ((self.x_low, "start", _LEFT), (self.x_low + self.x_span, "end", right))
@@ -151,6 +151,10 @@ class _Frame:
         way = "L".join(f"{self.x(x):.1f} {self.y(y):.1f}" for x, y in points)
         weight = "stroke-width:1;opacity:.3" if faint else "stroke-width:1.8"
         return f'<path d="M{way}" style="stroke:{colour};fill:none;stroke-linejoin:round;{weight}"/>'
+
+
+def _short(value: float) -> str:
+    return f"{value:.4g}".replace("-", "−")
 
 
 def _running_mean(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,20 +14,22 @@ from toolkit.evaluation.report_text import escape
 __all__ = ["curves_section"]
 
 _LEFT_OUT = ("step", "epoch", "num_tokens", "total_flos", "learning_rate", "seconds", "time", "iteration")
-# What a reader looks for first, by the kind of run; everything else follows behind a fold.
+# What a reader looks for first; what matches none follows, the details last and behind a fold.
 _FIRST = (
-    "cider",
-    "reward",
-    "score",
-    "gold",
-    "accuracy",
-    "kl",
-    "loss",
-    "margin",
-    "entropy",
-    "vision_gap",
-    "explained",
+    r"cider$",
+    r"^reward/total$",
+    r"^learned$",
+    r"^(reward/[^/]+|rewards/(accuracies|margins))$",
+    r"^(eval_)?accuracy$",
+    r"^kl/k1",
+    r"vision_gap",
+    r"entropy",
+    r"^(policy/|value/)?loss$",
+    r"margin",
+    r"explained_variance",
+    r"tokens$",
 )
+_LAST = r"normalised|weighted|failed|clip|logits|logps|coefficient|optimizer|grad_norm"
 _SHOWN = 9
 _COLOURS = ("var(--accent)", "var(--c1)")
 
@@ -88,4 +91,6 @@ def _columns(lines: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[float, 
 
 
 def _rank(name: str) -> int:
-    return next((position for position, word in enumerate(_FIRST) if word in name.lower()), len(_FIRST))
+    if re.search(_LAST, name):
+        return len(_FIRST) + 1
+    return next((place for place, pattern in enumerate(_FIRST) if re.search(pattern, name)), len(_FIRST))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -35,8 +34,6 @@ def write_samples(
     rows = _images(split)
     chosen = sorted(rows, key=lambda identity: hashlib.sha1(str(identity).encode()).hexdigest())[:count]
     tables = {name: _Tables(scores) for name, scores in systems.items()}
-    if folder.exists():
-        shutil.rmtree(folder)
     with atomic_directory(folder) as temporary:
         samples = []
         for number, identity in enumerate(chosen):

@@ -142,3 +142,13 @@ def test_mistakes_end_with_2_and_one_clear_message(
     assert "Traceback" not in err
     assert out == ""
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_checkpoint_leaves_nothing_behind(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "eval"
+    words = ["eval", str(tmp_path / "none"), "--benchmark", "sample", "--data", str(data), "--out", str(out)]
+    assert main(words) == 2
+    assert "none" in capsys.readouterr().err
+    assert not out.exists()
