@@ -192,14 +192,24 @@ class TinyArchitecture(Strict):
     vocabulary: Count = 400
 
 
+class TowerSpec(Strict):
+    """Training of the vision tower alone, on what each patch shows (``labels``, a file below ``data.root``)."""
+
+    labels: str = "patch_labels.npz"
+    steps: Count = 3000
+    batch_size: Count = 64
+    learning_rate: Positive = 2e-3
+
+
 class PretrainRecipe(Strict):
-    """Train a tiny VLM from scratch; all weights train.
+    """Train a tiny VLM from scratch: its tower on patches first (unless null), then all weights on text.
 
     ``tokenizer_texts`` is a text file below ``data.root``, one text a line, that the tokenizer is trained on.
     """
 
     stage: Literal["pretrain"]
     architecture: TinyArchitecture = TinyArchitecture()
+    tower: TowerSpec | None = None
     data: DataSpec
     tokenizer_texts: str = "texts.txt"
     trainer: dict[str, Any] = {}

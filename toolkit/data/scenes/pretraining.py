@@ -12,26 +12,36 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from toolkit.data.scenes.drawing import draw_scene
+import numpy as np
+
+from toolkit.data.scenes.drawing import draw_scene, patch_labels
 from toolkit.data.scenes.language import plain_caption, plural, references
 from toolkit.data.scenes.questions import absent_kinds, questions
 from toolkit.data.scenes.sampling import sample_scenes
-from toolkit.data.scenes.scene import Scene
+from toolkit.data.scenes.scene import COLOURS, SHAPES, SIZES, Scene
 from toolkit.data.scenes.writing import CAPTION_PROMPT, image_name
 
 __all__ = ["pretraining_texts", "write_pretraining"]
 
 
-def write_pretraining(folder: Path, *, seed: int, rows: int) -> None:
+def write_pretraining(folder: Path, *, seed: int, rows: int, patch_px: int = 8) -> None:
     """Write ``rows`` training scenes as ``images/`` and ``rows.jsonl`` (prompt, completion, images).
 
-    ``texts.txt`` holds the texts for the tokenizer: also those that come with fine-tuning.
+    ``texts.txt`` holds the texts for the tokenizer: also those that come with fine-tuning. ``patch_labels.npz``
+    says for each patch of ``patch_px`` pixels which colour, shape and size it shows.
     """
     (folder / "images").mkdir(parents=True, exist_ok=True)
     texts = pretraining_texts(seed, min(rows, 2000))
     (folder / "texts.txt").write_text("".join(f"{text}\n" for text in texts), encoding="utf-8")
+    scenes = list(sample_scenes(seed, "train", rows))
+    np.savez_compressed(
+        folder / "patch_labels.npz",
+        images=np.array([image_name(scene) for scene in scenes]),
+        labels=np.array([patch_labels(scene, patch_px) for scene in scenes], dtype=np.uint8),
+        classes=np.array([1 + len(COLOURS), 1 + len(SHAPES), 1 + len(SIZES)]),
+    )
     with (folder / "rows.jsonl").open("w", encoding="utf-8") as file:
-        for scene in sample_scenes(seed, "train", rows):
+        for scene in scenes:
             draw_scene(scene).save(folder / image_name(scene))
             for row in _rows(scene):
                 file.write(json.dumps(row) + "\n")
