@@ -1,7 +1,8 @@
 """The rules of the lexer: patterns tried at one position, of which the longest match wins, the first on a tie.
 
 A pattern's group ``token`` is what becomes a token; what follows it in the match is looked at and left for the
-next token, yet counts for the length, so that a rule with a long context beats a shorter plain one.
+next token, yet counts for the length, so that a rule with a long context beats a shorter plain one. All rules were
+found by watching what the original tokenizer makes of strings put together for the purpose.
 """
 
 from __future__ import annotations
@@ -9,7 +10,13 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from toolkit.metrics.ptb.abbreviations import ABBREVIATIONS, BEFORE_NUMBERS, CAPITALISED
+from toolkit.metrics.ptb.abbreviations import (
+    ABBREVIATIONS,
+    BEFORE_NUMBERS,
+    CAPITALISED,
+    SENTENCE_STARTERS,
+    UNCAPITALISED,
+)
 from toolkit.metrics.ptb.characters import DIGIT, LETTER, MARK, SYMBOL
 
 __all__ = ["RULES", "Rule"]
@@ -17,86 +24,112 @@ __all__ = ["RULES", "Rule"]
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A named pattern with a group called ``token``."""
+    """A named pattern with a group called ``token``; ``first`` says with which characters it can begin."""
 
     name: str
+    first: re.Pattern[str]
     pattern: re.Pattern[str]
 
 
-L = f"[{LETTER}{MARK}]"
-LD = f"[{LETTER}{DIGIT}]"
-D = f"[{DIGIT}]"
-W = f"{L}(?:[{LETTER}{MARK}{DIGIT}\u00ad])*"
-Q = "(?:['\u2019\u0092]|&apos;)"
-NOT_LETTER = f"(?![{LETTER}{MARK}])"
-NOT_WORD = f"(?![{LETTER}{MARK}{DIGIT}])"
+_L = f"[{LETTER}{MARK}]"
+_D = f"[{DIGIT}]"
+_LD = f"[{LETTER}{DIGIT}\u00ad]"
+_WORD = f"{_L}[{LETTER}{MARK}{DIGIT}\u00ad]*"
+_Q = "(?:['\u2019\u0092]|&apos;)"
+_CURLY = "(?:[\u2019\u0092]|&apos;)"
+_QQ = "(?:['\u2019\u0092`\u2018\u201b\u0091]|&apos;)"
+_DASH = "[-_\u058a\u2010\u2011]"
+_AZ = "[A-Za-z]"
+_AN = "[A-Za-z0-9]"
+_NO_LETTER = "(?![A-Za-z])"
+_BLANK = "[ \u00a0]"
+# The inside of an address, and what it can end in.
+_URL = r"[^\s\"<>|(){}\u00a0]"
+_URL_END = r"[^\s\"<>|(){}.!?,\u00a0-]"
+_PATH = rf"/[^\s\"<>|()\u00a0]+{_URL_END}"
+_HOST = r"[^\s\"<>|(){}.!?,\u00a0$'\-/:;=@\[\\\]^_`0-9]"
+_FACE = "['<=>^x~]"
+_ATTRIBUTE = "[A-Za-z][A-Za-z0-9_:.-]*(?: *= *(?:\"[^\"]*\"|'[^']*'))?"
+_FILE_TYPES = (
+    "bat|bmp|class|cgi|cpp|dll|docx|doc|exe|gif|gz|html|htm|jar|java|jpeg|jpg|mov|mp3|pdf|php|pl|png|ppt|ps|py|sql|"
+    "tar|txt|wav|xml|zip|c|h|x"
+)
 
 
-def _any_case(words: frozenset[str]) -> str:
+def _one_of(words: frozenset[str]) -> str:
     return "|".join(sorted(words, key=lambda word: (-len(word), word)))
 
 
-def _capitalised(words: frozenset[str]) -> str:
-    return "|".join(
-        f"[{w[0]}{w[0].upper()}]"[2:3] + f"(?i:{w[1:]})" for w in sorted(words, key=len, reverse=True)
-    )
+def _with_capital(words: frozenset[str]) -> str:
+    return "|".join(f"{word[0].upper()}(?i:{word[1:]})" for word in sorted(words, key=lambda word: (-len(word), word)))
 
 
-_ABBREVIATION = f"(?i:{_any_case(ABBREVIATIONS)})|{_capitalised(CAPITALISED)}"
+_ANY = r"\S"
+_OTHER = (
+    rf"[{SYMBOL}\x21-\x7e\u0080\u0091-\u0094\u0096\u0097\u00a2-\u00a4\u00ab\u00ad\u00b2\u00b3\u00b9\u00bb-\u00be\u2013-"
+    r"\u2015\u2018-\u201f\u2026\u2039\u203a\u2070\u2074-\u2079\u2080-\u2089\u20a0\u20ac\u2153\u2154]"
+)
+_ABBREVIATED = (
+    rf"(?i:{_one_of(ABBREVIATIONS)})|{_one_of(UNCAPITALISED)}|{_with_capital(UNCAPITALISED)}|{_with_capital(CAPITALISED)}"
+)
 
-_SPECIFICATION: list[tuple[str, str]] = [
-    ("markup", r"(?P<token></?[A-Za-z!?][A-Za-z0-9_:.@-]*(?:[ \t][^<>\r\n]*)?/?>|<[!?][^<>\r\n]*>)"),
-    (
-        "entity",
-        r"(?P<token>&(?i:amp|lt|gt|quot|apos|nbsp|mdash|ndash);|&\#\d+;|&[aeiouAEIOU](?:acute|grave|circ|uml);)",
-    ),
-    ("address", r"(?P<token>(?i:https?)://[^\s\"<>|()\u00a0]+[^\s\"<>|().!?,;:\u00a0'-])"),
-    (
-        "mail",
-        r"(?P<token>(?:[Mm]ailto:)?[A-Za-z0-9][A-Za-z0-9._-]*@[A-Za-z0-9][A-Za-z0-9-]*(?:\.[A-Za-z0-9][A-Za-z0-9-]*)*)",
-    ),
-    (
-        "host path",
-        r"(?P<token>[A-Za-z0-9][A-Za-z0-9-]*(?:\.[A-Za-z0-9-]+)*\.(?i:com|net|org|edu)(?:/[^\s\"<>|().!?,;:\u00a0']+)?)",
-    ),
-    ("mention", r"(?P<token>[@#][A-Za-z_][A-Za-z0-9_]*)"),
-    ("cannot", rf"(?P<token>(?i:can))(?i:not){NOT_WORD}"),
-    ("gonna", rf"(?P<token>(?i:gon|wan))(?i:na){NOT_WORD}"),
-    ("gotta", rf"(?P<token>(?i:got))(?i:ta){NOT_WORD}"),
-    ("lemme", rf"(?P<token>(?i:lem|gim))(?i:me){NOT_WORD}"),
-    ("more'n", rf"(?P<token>(?i:more))['\u2019]n{NOT_WORD}"),
-    ("tis", rf"(?P<token>['\u2019](?i:t))(?i:is|was){NOT_WORD}"),
-    ("before n't", rf"(?P<token>[A-Za-z]*[A-MO-Za-mo-z])(?i:n['\u2019]t){NOT_WORD}"),
-    ("n't", rf"(?P<token>(?i:n['\u2019]t)){NOT_WORD}"),
-    ("clitic", rf"(?P<token>['\u2019](?i:s|d|m|re|ve|ll)){NOT_WORD}"),
-    ("apostrophe", rf"(?P<token>['\u2019](?:em|EM|Em|til|cause|n['\u2019]?|N['\u2019]?)){NOT_WORD}"),
-    ("decade", r"(?P<token>['\u2019]\d0s)"),
-    ("y'all", rf"(?P<token>(?i:[yjdl])['\u2019])(?={L})"),
-    (
-        "apostrophe inside",
-        rf"(?P<token>[Oo]['\u2019][A-Za-z]{{2,}}(?:-[A-Za-z]+)*|[DdLl]['\u2019]{L}{{2,}}|(?i:qu|jusqu|presqu|lorsqu|puisqu|quelqu)['\u2019][A-Za-z]+|(?i:d['\u2019]ye?a?|ma['\u2019]am|o['\u2019]clock|ne['\u2019]er|e['\u2019]er))",
-    ),
-    ("fraction", r"(?P<token>(?:\d{1,4}[ -])?\d{1,4}/\d{1,4})"),
-    ("date", r"(?P<token>\d{1,2}[-/]\d{1,2}[-/]\d{2,4})"),
-    ("phone", r"(?P<token>\(\d{2,3}\)[ ]?\d{3,4}[- ]?\d{3,5}|\d{2,4} \d{3,4} \d{3,5})"),
-    ("number", rf"(?P<token>[-+]?(?:[.,:]?{D}+)(?:[.,:]?-?{D}+)*)"),
-    ("thing", rf"(?P<token>{LD}+(?:[-_\u058a\u2010\u2011]{LD}+)*)"),
-    ("slashes", r"(?P<token>[A-Za-z0-9]+(?:-[A-Za-z]+){0,2}(?:\\?/[A-Za-z0-9]+(?:-[A-Za-z]+){0,2}){1,2})"),
-    ("word", rf"(?P<token>{W})"),
-    ("dotted", rf"(?P<token>{W}(?:[.!?]{W})+)"),
-    ("initials", r"(?P<token>[A-Za-z](?:\.[A-Za-z])*\.(?:-[A-Za-z]+)*)"),
-    ("doctorate", r"(?P<token>[Pp][Hh]\.[Dd]\.)"),
-    ("abbreviation", rf"(?P<token>(?:{_ABBREVIATION})\.)"),
-    ("abbreviation 5", rf"(?P<token>(?i:{_any_case(BEFORE_NUMBERS)})\.)\s?\d"),
-    ("ampersand", r"(?P<token>[A-Z]+(?:&[A-Z]+)+)"),
-    ("currency", r"(?P<token>(?:[A-Z]{1,2}|us|a|c)\$)"),
-    ("smiley", r"(?P<token>[<>]?[:;=]['o-]?[()\]\[DPdpO*|\\/3](?![A-Za-z0-9]))"),
-    ("face", r"(?P<token>\^_\^|-_-|>_<|~_~|'_'|=_=|@_@|\([-^><~=']_[-^><~=']\))"),
-    ("runs", r"(?P<token>[!?]+|--+|[*]+|_+|~+|=+|<<|>>|``|''|@+|\#+|\.\.\.|\. \. \.|['\u2019]{2})"),
-    ("dots", r"(?P<token>\.)"),
-    (
-        "other",
-        rf"(?P<token>[{SYMBOL}\x21-\x7e\u0080\u0091-\u0094\u0096\u0097\u00a2-\u00a4\u00ab\u00b2\u00b3\u00b9\u00bb-\u00be\u00ad\u2013-\u2015\u2018-\u201f\u2026\u2039\u203a\u2070\u2074-\u2079\u2080-\u2089\u20a0\u20ac\u2153\u2154])",
-    ),
+_SPECIFICATION: list[tuple[str, str, str]] = [
+    ("markup", "<", rf"<(?:[!?][A-Za-z-][^>\r\n]*|/[A-Za-z][A-Za-z0-9_:.-]*|[A-Za-z][A-Za-z0-9_:.-]*(?: +{_ATTRIBUTE})* *(?:/ *)?)>"),
+    ("entity", "&", r"&(?i:amp|lt|gt|quot|nbsp|mdash|ndash);|&apos;|&\#\d+;|&[aeiouAEIOU](?i:acute|grave|uml);"),
+    ("address", "hH", rf"(?i:https?)://{_URL}+{_URL_END}"),
+    ("www", "wW", rf"(?i:www)\.(?:[^\s\"<>|(){{}}.!?,\u00a0]+\.)+[A-Za-z]{{2,4}}(?:{_PATH})?"),
+    ("host", _ANY, rf"(?:{_HOST}+\.)+(?i:com|net|org|edu)(?:{_PATH})?"),
+    ("file", _AN, rf"{_AN}+(?:\.{_AN}+)*\.(?i:{_FILE_TYPES})(?!{_AN})"),
+    ("mail", "A-Za-z0-9<", rf"<?{_AN}{_URL}*@(?:[^\s\"<>|(){{}}.\u00a0]+\.)*[^\s\"<>|(){{}}.\u00a0]+>?"),
+    ("mention", "@", r"@[A-Za-z_][A-Za-z0-9_]*"),
+    ("hash tag", "#", rf"\#{_L}+"),
+    ("cannot", "cC", rf"(?P<token>(?i:can))(?i:not){_NO_LETTER}"),
+    ("gonna", "gwGW", rf"(?P<token>(?i:gon|wan))(?i:na){_NO_LETTER}"),
+    ("gotta", "gG", rf"(?P<token>(?i:got))(?i:ta){_NO_LETTER}"),
+    ("lemme", "glGL", rf"(?P<token>(?i:lem|gim))(?i:me){_NO_LETTER}"),
+    ("tis", "'", r"(?P<token>'[tT])(?i:is|was)"),
+    ("before n't", _AZ, rf"(?P<token>{_AZ}*[A-MO-Za-mo-z])(?i:n{_QQ}t)"),
+    ("n't", "nN", rf"(?i:n{_QQ}t)"),
+    ("before clitic", _L, rf"(?P<token>{_WORD})(?:'(?i:s|d|m|re|ve|ll){_NO_LETTER}|{_CURLY}(?i:s|d|m|re|ve|ll))"),
+    ("clitic", "&'\u2019\u0092", rf"'(?i:s|d|m|re|ve|ll){_NO_LETTER}|{_CURLY}(?i:s|d|m|re|ve|ll)"),
+    ("elision", "&'\u2019\u0092", rf"{_Q}(?i:em|til|cause|n{_Q}|\d0s)|'[nN](?=\s|$)|{_CURLY}[nN]|{_Q}\d\d(?=\s|$)"),
+    ("opening elision", "dDlLjJyY", rf"(?P<token>[dDlLjJyY]{_Q}){_L}"),
+    ("closing elision", "oOdD", rf"(?i:ol|dunkin){_Q}"),
+    ("name", _AZ, rf"(?:[A-HJ-XZ]|[dlno]){_QQ}{_AZ}{_AN}+(?:-{_AZ}+)*"),
+    ("vowels", _AZ, rf"{_AZ}+[aeiouyAEIOUY]{_QQ}[aeiouA-Z]{_AZ}*"),
+    ("spelled", _AZ, rf"(?i:c{_Q}est|c{_Q}mon|s{_Q}mores|nat{_Q}l|cap{_Q}n|li{_Q}l)|(?i:o{_QQ}o)"),
+    ("contd", "cC", "(?i:cont['\u2019]d\\.)"),
+    ("fraction", "0-9", rf"(?:\d{{1,4}}[- \u00a0])?\d{{1,4}}(?:\\?/|\u2044)\d{{1,4}}"),
+    ("date", "0-9", r"\d{1,2}[-/]\d{1,2}[-/]\d{2,4}"),
+    ("phone", "(+0-9", rf"(?:\(\d{{2,3}}\){_BLANK}?|(?:\+\+?)?(?:\d{{2,4}}[- \u00a0])?\d{{2,4}}[- \u00a0])\d{{3,4}}[- \u00a0]?\d{{3,5}}"),
+    ("number", f"[-+.,:{DIGIT}\u00ad\u066b\u066c]", rf"[-+]?(?:{_D}+(?:[.,:\u00ad\u066b\u066c]{_D}+)*|(?:[.,:\u00ad\u066b\u066c]{_D}+)+)"),
+    ("thing", f"{LETTER}{DIGIT}", rf"{_LD}+(?:{_DASH}{_LD}+)*"),
+    ("joined", _AN, rf"{_AN}[A-Za-z0-9.,]*(?:-[A-Za-z0-9\u00ad]+)+(?:(?:\.[A-Za-z])+\.)?"),
+    ("slashes", _AN, r"[A-Za-z0-9]+(?:-[A-Za-z]+){0,2}(?:\\?/[A-Za-z0-9]+(?:-[A-Za-z]+){0,2}){1,2}"),
+    ("word", _L, _WORD),
+    ("dotted", _L, rf"{_WORD}(?:[.!?]{_WORD})+"),
+    ("initials", _AZ, r"[A-Za-z](?:\.[A-Za-z])*\."),
+    ("last initial", _AZ, rf"(?P<token>[A-Za-z])\.\s+(?:{_with_capital(SENTENCE_STARTERS)}){_NO_LETTER}"),
+    ("doctorate", "pP", r"(?i:ph\.d\.)"),
+    ("abbreviation", _AZ, rf"(?:{_ABBREVIATED})\."),
+    ("numbered", _AZ, rf"(?P<token>(?i:{_one_of(BEFORE_NUMBERS)})\.)\s?\d"),
+    ("before comma", f"{LETTER}{DIGIT}", rf"(?P<token>{_LD}+(?:{_DASH}{_LD}+)*\.),"),
+    ("ampersand", "A-Z", r"[A-Z]+(?:[&+][A-Z]+)+"),
+    ("language", "cCfF", r"[cC]\+\+|[cCfF]\#"),
+    ("currency", "A-Z", r"[A-Z]+\$"),
+    ("smiley", "<>:;=", r"[<>]?[:;=][-o*']?[()@DOP\[\\\]dp{|](?![A-Za-z0-9])"),
+    ("face", "-(x'<=>^x~", rf"(?:-|{_FACE})_(?:-|{_FACE})|\((?:-|{_FACE})[_.]?(?:-|{_FACE})\)|\({_FACE}-(?:{_FACE}|`)\)"),
+    ("runs", _ANY, r"[!?]+|--+|\*+|_+|<<|>>|``|''|@+|\#+|\\\*|\.\.\.|\. \. \."),
+    ("other", _ANY, _OTHER),
 ]
-RULES = tuple(Rule(name, re.compile(pattern)) for name, pattern in _SPECIFICATION)
+
+
+def _rule(name: str, first: str, pattern: str) -> Rule:
+    if "(?P<token>" not in pattern:
+        pattern = f"(?P<token>{pattern})"
+    if not first.startswith("[") and first != _ANY:
+        first = f"[{first}]"
+    return Rule(name, re.compile(first), re.compile(pattern))
+
+
+RULES = tuple(_rule(*row) for row in _SPECIFICATION)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from toolkit.metrics.ptb.grammar import RULES
+from functools import lru_cache
+
+from toolkit.metrics.ptb.grammar import RULES, Rule
 
 __all__ = ["lex"]
 
@@ -33,27 +35,48 @@ _SPELLED |= dict.fromkeys("\u0093\u00ab\u201c", "``")
 _SPELLED |= dict.fromkeys('\u0094\u00bb\u201d"', "''")
 
 
+_ENTITIES = {"&amp;": "&", "&lt;": "<", "&gt;": ">", "&quot;": "''", "&apos;": "'", "&nbsp;": "\u00a0"}
+_ENTITIES |= {"&mdash;": "--", "&ndash;": "--"}
+# Only in these rules is an apostrophe spelled anew; elsewhere inside a word it stays as it was written.
+_STRAIGHTENED = frozenset({"n't", "clitic"})
+_STRAIGHT = {"&apos;": "'", "\u2019": "'", "\u0092": "'", "\u2018": "`", "\u201b": "`", "\u0091": "`"}
+
+
+@lru_cache(maxsize=4096)
+def _rules_for(character: str) -> tuple[Rule, ...]:
+    """The rules that can begin with ``character``."""
+    return tuple(rule for rule in RULES if rule.first.match(character))
+
+
 def lex(text: str) -> list[str]:
     """The tokens of ``text``, punctuation included, case kept."""
     tokens = []
     position, end = 0, len(text)
     while position < end:
-        best, stop = None, position
-        for rule in RULES:
+        best, stop, winner = None, position, ""
+        for rule in _rules_for(text[position]):
             match = rule.pattern.match(text, position)
             if match is not None and match.end() > stop:
-                best, stop = match, match.end()
+                best, stop, winner = match, match.end(), rule.name
         if best is None:
             position += 1
             continue
         token = best["token"]
-        tokens.append(_spell(token))
+        tokens.append(_spell(token, winner))
         position += len(token)
     return tokens
 
 
-def _spell(token: str) -> str:
+def _spell(token: str, rule: str) -> str:
     if token in _SPELLED:
         return _SPELLED[token]
-    token = token.replace("\u00ad", "").replace("\u2019", "'").replace(" ", "\u00a0")
-    return token.replace("(", "-LRB-").replace(")", "-RRB-")
+    if rule == "entity":
+        return _ENTITIES.get(token, _ENTITIES.get(token.lower(), token) if token[1] not in "qQ" else token)
+    if rule in _STRAIGHTENED:
+        for written, straight in _STRAIGHT.items():
+            token = token.replace(written, straight)
+    if token[0] == "-" and not token.strip("-"):
+        return "--" if 1 < len(token) < 5 else token
+    if token == ". . .":
+        return "..."
+    return token.replace("\u00ad", "").replace(" ", "\u00a0").replace("(", "-LRB-").replace(")", "-RRB-")
