@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit.cli.stage import stage_main
-from toolkit.config.schema import EvalRecipe, GenerationSpec
+from toolkit.config.schema import EvalRecipe, GenerationSpec, OnPolicyPairsSpec
 from toolkit.errors import RecipeError
 from toolkit.records import PreferenceRow
 from toolkit.runs.directory import RunDirectory
@@ -55,7 +55,7 @@ def reward_card(recipe: EvalRecipe, reward: LearnedReward, rows: Sequence[Prefer
     return accuracy_card(rows, margins)
 
 
-def on_policy_pairs(recipe: EvalRecipe, directory: RunDirectory) -> Path:
+def on_policy_pairs(recipe: EvalRecipe, spec: OnPolicyPairsSpec, directory: RunDirectory) -> Path:
     """Sample a system on test pictures, rank by the scenes' criterion, and write the pairs for the reward card."""
     from recipes.preferences import scene_rater
     from reward_models.on_policy import ranked_pairs, sample_completions

@@ -10,7 +10,7 @@ import json
 import logging
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,17 +29,16 @@ def run(recipe: PipelineRecipe, directory: RunDirectory, resume: bool) -> None:
     out = directory.path
     if recipe.prepare == "scenes":
         prepare_scenes(recipe, out)
+    if recipe.prepare != "none":
+        prepare_base(out)
     for number, stage in enumerate(recipe.stages, start=1):
         _log.info("stage %d of %d: %s", number, len(recipe.stages), stage.name)
-        run_link(recipe, stage, directory, resume)
+        run_link(recipe, stage)
     gather_summary(recipe, out)
 
 
 def prepare_scenes(recipe: PipelineRecipe, out: Path) -> None:
-    """Write the sample data to ``data/`` and the bundled tiny VLM to ``base/final/``, unless they are there."""
-    import shutil
-
-    from toolkit.bundled import bundled_path
+    """Write the sample data to ``data/``, unless it is there."""
     from toolkit.data.scenes.writing import write_sample
     from toolkit.runs.atomic import atomic_directory
 
@@ -52,35 +51,28 @@ def prepare_scenes(recipe: PipelineRecipe, out: Path) -> None:
                 rows={str(split): number for split, number in recipe.rows.items()},
             )
         _log.info("sample data written to %s in %.0f s", out / "data", time.monotonic() - began_s)
+
+
+def prepare_base(out: Path) -> None:
+    """Copy the bundled tiny VLM to ``base/final/``, unless it is there."""
+    import shutil
+
+    from toolkit.bundled import bundled_path
+    from toolkit.runs.atomic import atomic_directory
+
     if not (out / "base" / "final").exists():
         (out / "base").mkdir(exist_ok=True)
         with atomic_directory(out / "base" / "final") as folder:
             shutil.copytree(bundled_path("tiny-vlm"), folder, dirs_exist_ok=True)
 
 
-def run_link(recipe: PipelineRecipe, stage: PipelineStage, directory: RunDirectory, resume: bool) -> None:
+def run_link(recipe: PipelineRecipe, stage: PipelineStage) -> None:
     """Load the stage's recipe with this chain's values and run it; a finished stage returns at once."""
-    from toolkit.config.catalogue import find_recipe
-    from toolkit.config.loading import load_recipe
+    from toolkit.config.pipeline import load_link
 
-    out = directory.path
-    values = {"run.output_dir": str(out / stage.name), "run.seed": recipe.run.seed}
-    values |= {key: filled(value, out) for key, value in stage.overrides.items()}
-    path = find_recipe(stage.recipe)
-    link = load_recipe(path, [f"{key}={json.dumps(value)}" for key, value in values.items()])
+    link = load_link(recipe, stage)
     seed_everything(recipe.run.seed)
-    run_stage(link, stage_function(link.stage), resume=True, recipe_path=path)
-
-
-def filled(value: Any, out: Path) -> Any:
-    """The value with ``{out}`` replaced by the chain's directory, in nested values too."""
-    if isinstance(value, str):
-        return value.replace("{out}", str(out))
-    if isinstance(value, Mapping):
-        return {key: filled(inner, out) for key, inner in value.items()}
-    if isinstance(value, Sequence):
-        return [filled(inner, out) for inner in value]
-    return value
+    run_stage(link.recipe, stage_function(link.recipe.stage), resume=True, recipe_path=link.path)
 
 
 def stage_function(stage: str) -> Any:

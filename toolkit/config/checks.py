@@ -49,7 +49,8 @@ def _chain_problems(recipe: PipelineRecipe, path: Path | None) -> list[str]:
     """Problems of all links; what earlier links write counts as present for later ones."""
     problems: list[str] = []
     out = Path(recipe.run.output_dir)
-    produced = (out / "data", out / "base") if recipe.prepare == "scenes" else ()
+    prepared = {"scenes": (out / "data", out / "base"), "base": (out / "base",), "none": ()}
+    produced: tuple[Path, ...] = prepared[recipe.prepare]
     for link in load_links(recipe, path):
         found = _problems(link.recipe, link.path, "none", produced)
         problems += [f"stage {link.name}: {problem}" for problem in found]

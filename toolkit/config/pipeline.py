@@ -63,18 +63,20 @@ def load_link(recipe: PipelineRecipe, stage: PipelineStage, path: Path | None = 
     """
     out = recipe.run.output_dir
     values: dict[str, Any] = {"run.output_dir": f"{out}/{stage.name}", "run.seed": recipe.run.seed}
-    values |= {key: fill(value, out) for key, value in stage.overrides.items()}
+    values |= {key: fill(value, out, recipe.data) for key, value in stage.overrides.items()}
     beside = path.parent / stage.recipe if path is not None else None
     file = beside if beside is not None and beside.is_file() else find_recipe(stage.recipe)
     return Link(stage.name, file, load_recipe(file, values))
 
 
-def fill(value: Any, out: str) -> Any:
-    """``value`` with ``{out}`` replaced by the chain's directory, in lists and mappings too."""
+def fill(value: Any, out: str, data: Mapping[str, str] | None = None) -> Any:
+    """``value`` with ``{out}`` and the chain's ``{data.<name>}`` replaced, in lists and mappings too."""
     if isinstance(value, str):
+        for name, text in (data or {}).items():
+            value = value.replace(f"{{data.{name}}}", text)
         return value.replace("{out}", out)
     if isinstance(value, Mapping):
-        return {key: fill(item, out) for key, item in value.items()}
+        return {key: fill(item, out, data) for key, item in value.items()}
     if isinstance(value, Sequence):
-        return [fill(item, out) for item in value]
+        return [fill(item, out, data) for item in value]
     return value

@@ -10,170 +10,77 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-Positive = Annotated[float, Field(gt=0.0)]
-Count = Annotated[int, Field(ge=1)]
-Dtype = Literal["float32", "bfloat16", "float16"]
-Part = Literal["all", "train", "val", "test"]
+from toolkit.config.blocks import (
+    CaptionSource,
+    Count,
+    DataSpec,
+    DecodingSpec,
+    Dtype,
+    Fraction,
+    GenerationSpec,
+    GuardSpec,
+    KlSpec,
+    LoraSpec,
+    ModelSpec,
+    OptimizerSpec,
+    Part,
+    Positive,
+    PpoSpec,
+    QuantizationSpec,
+    RewardTerm,
+    RolloutSpec,
+    RowsSource,
+    RunSpec,
+    Source,
+    Strict,
+    TestDataSpec,
+    VqaSource,
+)
 
-
-class Strict(BaseModel):
-    """Unknown keys, values of another type than declared, NaN and infinities are refused."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
-
-
-# ---- model ---------------------------------------------------------------------------------------------------
-
-
-class QuantizationSpec(Strict):
-    """bitsandbytes quantisation of the language model's linear layers; tower, projector and heads stay whole."""
-
-    bits: Literal[4, 8] = 4
-    type: Literal["nf4", "fp4"] = "nf4"
-    double: bool = True
-    compute_dtype: Dtype = "float32"
-    storage_dtype: Literal["uint8", "float32", "bfloat16", "float16"] = "uint8"
-
-
-class LoraSpec(Strict):
-    """A LoRA adapter on the language model's linear layers, or on ``targets`` (module name endings)."""
-
-    rank: Count = 16
-    alpha: Count = 32
-    dropout: Fraction = 0.0
-    targets: list[str] | None = None
-
-
-class ModelSpec(Strict):
-    """Which model, and how it is held in memory. ``id`` is a hub id, a model directory or an adapter directory."""
-
-    id: str
-    revision: str | None = None
-    dtype: Dtype = "float32"
-    attn_implementation: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
-    max_pixels: Count | None = None
-    quantization: QuantizationSpec | None = None
-    lora: LoraSpec | None = None
-    gradient_checkpointing: bool = False
-
-
-# ---- data ----------------------------------------------------------------------------------------------------
-
-
-class CaptionSource(Strict):
-    """Images and their reference captions: a COCO caption file or ``{file name: [caption, …]}``.
-
-    ``part`` takes one part of a file that holds all splits, by a hash of the image id (80/10/10).
-    """
-
-    kind: Literal["caption"]
-    captions: str
-    images: str = "."
-    prompt: str = "Describe the image."
-    part: Part = "all"
-    limit: Count | None = None
-
-
-class VqaSource(Strict):
-    """Images, VQA questions and annotations in the official format. ``suffix`` is appended to every question."""
-
-    kind: Literal["vqa"]
-    questions: str
-    annotations: str
-    images: str = "."
-    suffix: str = ""
-    part: Part = "all"
-    limit: Count | None = None
-
-
-class RowsSource(Strict):
-    """JSON lines in TRL's vocabulary: prompt rows, prompt/completion rows or preference rows."""
-
-    kind: Literal["rows"]
-    file: str
-    limit: Count | None = None
-
-
-Source = Annotated[CaptionSource | VqaSource | RowsSource, Field(discriminator="kind")]
-
-
-class DataSpec(Strict):
-    """Training and validation sources. ``val`` serves early stopping, best checkpoint, calibration and guards."""
-
-    root: str
-    train: list[Source] = Field(min_length=1)
-    val: list[Source] = []
-
-
-class TestDataSpec(Strict):
-    """The only place where a test split is named; read by the ``eval`` stage alone."""
-
-    root: str
-    test: list[Source] = Field(min_length=1)
-
-
-# ---- run -----------------------------------------------------------------------------------------------------
-
-
-class RunSpec(Strict):
-    """Where a run writes and how often. Steps are optimizer steps (iterations in the ``rl`` stage)."""
-
-    output_dir: str
-    seed: int = 0
-    log_every_steps: Count = 10
-    save_every_steps: Count | None = None
-    save_total_limit: Count = 2
-    eval_every_steps: Count | None = None
-    report_to: list[Literal["tensorboard", "wandb", "trackio"]] = []
-
-
-class OptimizerSpec(Strict):
-    """The optimizer of our own loops (TRL stages take theirs from ``trainer:``)."""
-
-    name: Literal["adamw", "adamw_8bit", "paged_adamw_8bit"] = "adamw"
-    learning_rate: Positive = 1e-4
-    head_learning_rate: Positive = 2e-3
-    weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
-    betas: tuple[Fraction, Fraction] = (0.9, 0.95)
-    max_grad_norm: Positive | None = 1.0
-
-
-class DecodingSpec(Strict):
-    """How ``eval`` decodes: always greedily, so there is no temperature to set."""
-
-    max_new_tokens: Count = 32
-    batch_size: Count = 64
-
-
-class GenerationSpec(Strict):
-    """How completions are sampled in the ``preferences`` stage."""
-
-    max_new_tokens: Count = 32
-    temperature: Positive = 1.0
-    batch_size: Count = 64
-
-
-# ---- rewards -------------------------------------------------------------------------------------------------
-
-
-class RewardTerm(Strict):
-    """One term of a composite reward: raw score → normalise → clip → weight."""
-
-    term: str
-    name: str | None = None
-    weight: float = 1.0
-    tasks: list[Literal["caption", "vqa"]] | None = None
-    normalise: Literal["none", "running", "group", "frozen"] = "none"
-    clip: tuple[float, float] | None = None
-    schedule: Literal["constant", "linear_up", "linear_down"] = "constant"
-    model: str | None = None
-    options: dict[str, Any] = {}
-
-
-# ---- stages --------------------------------------------------------------------------------------------------
+__all__ = [
+    "CaptionSource",
+    "Count",
+    "DataSpec",
+    "DecodingSpec",
+    "Dtype",
+    "EvalRecipe",
+    "Fraction",
+    "GenerationSpec",
+    "GuardSpec",
+    "KlSpec",
+    "LoraSpec",
+    "ModelSpec",
+    "OnPolicyPairsSpec",
+    "OptimizerSpec",
+    "Part",
+    "PipelineRecipe",
+    "PipelineStage",
+    "Positive",
+    "PpoSpec",
+    "PreferenceRecipe",
+    "PreferencesRecipe",
+    "PretrainRecipe",
+    "QuantizationSpec",
+    "Recipe",
+    "ReportRecipe",
+    "RewardLossSpec",
+    "RewardRecipe",
+    "RewardTerm",
+    "RlRecipe",
+    "RolloutSpec",
+    "RowsSource",
+    "RunSpec",
+    "SftRecipe",
+    "Source",
+    "Strict",
+    "SystemSpec",
+    "TestDataSpec",
+    "TinyArchitecture",
+    "TowerSpec",
+    "VqaSource",
+]
 
 
 class TinyArchitecture(Strict):
@@ -272,55 +179,6 @@ class RewardRecipe(Strict):
     run: RunSpec
 
 
-class RolloutSpec(Strict):
-    """Sampling of completions from the behaviour policy. Top-k and top-p are off: they break importance ratios."""
-
-    prompts_per_iteration: Count = 64
-    samples_per_prompt: Count = 1
-    max_new_tokens: Count = 32
-    temperature: Positive = 1.0
-    generation_batch_size: Count = 64
-
-
-class KlSpec(Strict):
-    """KL penalty to the reference: k1 a token in the reward (Ziegler et al. 2019), fixed or adaptive coefficient."""
-
-    coefficient: Annotated[float, Field(ge=0.0)] = 0.03
-    controller: Literal["fixed", "adaptive"] = "fixed"
-    target_nats: Positive = 6.0
-    horizon: Positive = 10_000.0
-    stop_epochs_above_nats: Positive | None = None
-
-
-class PpoSpec(Strict):
-    """Proximal policy optimisation (Schulman et al. 2017) over tokens."""
-
-    iterations: Count = 40
-    epochs: Count = 2
-    minibatches: Count = 2
-    gradient_accumulation: Count = 1
-    estimator: Literal["gae"] = "gae"
-    gamma: Fraction = 1.0
-    gae_lambda: Fraction = 0.95
-    clip: Positive = 0.2
-    value_clip: Positive | None = 0.2
-    value_weight: Annotated[float, Field(ge=0.0)] = 0.5
-    entropy_weight: Annotated[float, Field(ge=0.0)] = 0.0
-    whiten_advantages: bool = True
-    critic: Literal["shared", "adapter"] = "shared"
-    critic_warmup_iterations: Annotated[int, Field(ge=0)] = 0
-    missing_eos_penalty: Annotated[float, Field(ge=0.0)] = 1.0
-
-
-class GuardSpec(Strict):
-    """Guard rails of an RL run: what to do when the policy goes blind or a reward term is constant."""
-
-    vision_gap_min_nats: float | None = 0.0
-    vision_gap_action: Literal["off", "warn", "stop"] = "warn"
-    calibration_samples: Count = 128
-    failed_fraction_max: Fraction = 0.01
-
-
 class RlRecipe(Strict):
     """PPO on a composite reward, from an SFT adapter."""
 
@@ -405,10 +263,15 @@ class PipelineStage(Strict):
 
 
 class PipelineRecipe(Strict):
-    """A chain of stages by directory: ``{out}`` in overrides is the chain's output directory."""
+    """A chain of stages by directory: ``{out}`` in overrides is the chain's output directory.
+
+    ``prepare`` writes the tiny VLM that comes along to ``{out}/base/final`` (``base``), and with it the sample data
+    to ``{out}/data`` (``scenes``). ``data`` names values for overrides: ``{data.root}`` stands for ``data.root``.
+    """
 
     stage: Literal["pipeline"]
-    prepare: Literal["scenes", "none"] = "none"
+    prepare: Literal["scenes", "base", "none"] = "none"
+    data: dict[str, str] = {}
     rows: dict[Literal["train", "val", "test"], Count] = {}
     stages: list[PipelineStage] = Field(min_length=1)
     run: RunSpec
