@@ -31,8 +31,11 @@ def stage_command(
     launch: str = "none",
     processes: int | None = None,
     resume: bool = False,
+    gradient_accumulation: int = 1,
 ) -> list[str]:
     """The words of the command that runs a stage: ``python -m recipes.<stage> …``, with accelerate around it.
+
+    ``gradient_accumulation`` is that of the recipe's ``trainer:`` block; DeepSpeed wants to be told the same number.
 
     Raises:
         UsageError: ``launch`` names neither a launcher nor a file, or ``processes`` does not fit it.
@@ -51,6 +54,8 @@ def stage_command(
         processes = max(gpu_count(), 2 if gpu_count() == 0 else 1)
     if processes is not None:
         options += ["--num_processes", str(processes)]
+    if gradient_accumulation != 1 and launch.startswith("zero"):
+        options += ["--gradient_accumulation_steps", str(gradient_accumulation)]
     return [sys.executable, "-m", "accelerate.commands.launch", *options, *module]
 
 

@@ -83,7 +83,15 @@ def start(
         )
     check_recipe(loaded, Path(path), launch=launch)
     RunDirectory(loaded.run.output_dir).check(loaded, resume=resume)
-    command = stage_command(loaded.stage, path, overrides, launch=launch, processes=processes, resume=resume)
+    command = stage_command(
+        loaded.stage,
+        path,
+        overrides,
+        launch=launch,
+        processes=processes,
+        resume=resume,
+        gradient_accumulation=getattr(loaded, "trainer", {}).get("gradient_accumulation_steps", 1),
+    )
     if dry_run:
         sys.stdout.write(quoted(command) + "\n")
         return 0

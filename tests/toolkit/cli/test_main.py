@@ -137,6 +137,9 @@ def test_launchers_become_accelerate_commands(
         )
         assert words[words.index("--num_processes") + 1] == "3"
         assert words[-3:] == ["-m", "recipes.sft", "sft.yaml"]
+    accumulating = ["run", "sft.yaml", "trainer.gradient_accumulation_steps=4", "--dry-run", "--launch"]
+    assert "--gradient_accumulation_steps 4 " in run(capsys, *accumulating, "zero2")[1]
+    assert "--gradient_accumulation_steps" not in run(capsys, *accumulating, "ddp")[1].replace("trainer.", "")
     code, _, err = run(capsys, "run", "sft.yaml", "--launch", "fsdp", "--dry-run")
     assert code == 3
     assert "needs a GPU" in err
