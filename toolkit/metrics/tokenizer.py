@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 
 from toolkit.metrics.ptb import lex
+from toolkit.metrics.ptb.abbreviations import BEFORE_NUMBERS
 
 __all__ = ["TOKENIZER", "tokenize"]
 
@@ -14,17 +16,68 @@ TOKENIZER = "ptb-3.4.1/1"
 # Compared after lower-casing, so that the capital spellings of brackets never match: brackets stay, as officially.
 _PUNCTUATION = frozenset("'' ' `` ` -LRB- -RRB- -LCB- -RCB- . ? ! , : - -- ... ;".split())
 
+# A stretch between blanks whose tokens no neighbour can change …
+_PLAIN = re.compile(r"[A-Za-z.,!?;:'\"-]+")
+# … unless it ends like this: a letter that ends a sentence or not, an abbreviation that a number must follow.
+_LOOKS_AHEAD = re.compile(rf"(?:^|.*[^A-Za-z])(?:[A-Za-z]?|(?i:{'|'.join(sorted(BEFORE_NUMBERS))}))\.")
+_STRETCH = re.compile(r"[^ \t\n\r\f\v]+")
+_KEPT_STRETCHES = 1 << 17
+
+_stretches: dict[str, tuple[str, ...] | None] = {}
+
 
 def tokenize(caption: str) -> list[str]:
     """The lower-case tokens of one caption, punctuation dropped; ``[]`` when nothing is left.
 
-    Equal to ``PTBTokenizer`` of pycocoevalcap 1.2 for a caption tokenized alone; a token may hold a no-break
-    space where the tokenizer joins a number and its fraction.
+    Equal to ``PTBTokenizer`` of pycocoevalcap 1.2 for a caption tokenized alone. A token may hold a no-break space
+    where the tokenizer joins a number and its fraction. Line breaks are blanks.
     """
     return list(_tokens(caption))
 
 
-@lru_cache(maxsize=65536)
+@lru_cache(maxsize=16384)
 def _tokens(caption: str) -> tuple[str, ...]:
-    lowered = (token.lower() for token in lex(caption))
-    return tuple(token for token in lowered if token not in _PUNCTUATION)
+    tokens: list[str] = []
+    for stretch in caption.split(" "):
+        known = _stretches.get(stretch)
+        if known is None:
+            known = _learn(stretch)
+            if known is None:
+                return _tokens_in_context(caption)
+        tokens += known
+    return tuple(tokens)
+
+
+def _learn(stretch: str) -> tuple[str, ...] | None:
+    """The tokens of a stretch, kept for the next time, or None if they depend on what stands around it."""
+    known = _stretches.get(stretch)
+    if known is None and (not stretch or (_PLAIN.fullmatch(stretch) and not _LOOKS_AHEAD.fullmatch(stretch))):
+        if len(_stretches) >= _KEPT_STRETCHES:
+            _stretches.clear()
+        known = _stretches[stretch] = tuple(_kept(lex(stretch)))
+    return known
+
+
+def _tokens_in_context(caption: str) -> tuple[str, ...]:
+    """Tokens where some stretches depend on others: those are lexed together, the rest is looked up."""
+    caption = caption.replace("\n", " ")
+    if "<" in caption:  # markup spans blanks
+        return tuple(_kept(lex(caption)))
+    tokens: list[str] = []
+    first = last = -1  # of the stretches waiting to be lexed together
+    for match in _STRETCH.finditer(caption):
+        known = _learn(match.group())
+        if known is None:
+            first, last = (match.start() if first < 0 else first), match.end()
+            continue
+        if first >= 0:
+            tokens += _kept(lex(caption[first : match.end()], last - first))
+            first = -1
+        tokens += known
+    if first >= 0:
+        tokens += _kept(lex(caption[first:], last - first))
+    return tuple(tokens)
+
+
+def _kept(tokens: list[str]) -> list[str]:
+    return [token for token in map(str.lower, tokens) if token not in _PUNCTUATION]

@@ -48,10 +48,10 @@ def _rules_for(character: str) -> tuple[Rule, ...]:
     return tuple(rule for rule in RULES if rule.first.match(character))
 
 
-def lex(text: str) -> list[str]:
-    """The tokens of ``text``, punctuation included, case kept."""
+def lex(text: str, end: int | None = None) -> list[str]:
+    """The tokens of ``text`` that begin before ``end``, punctuation included, case kept."""
     tokens = []
-    position, end = 0, len(text)
+    position, end = 0, len(text) if end is None else end
     while position < end:
         best, stop, winner = None, position, ""
         for rule in _rules_for(text[position]):
