@@ -118,7 +118,7 @@ class CiderD:
             references.caption_starts[images] - pair_starts[:-1], widths
         )
         norms = np.sqrt(own.reshape(-1, MAX_ORDER))[pair_rows] * self._norms[captions]
-        cosines = np.divide(dots, norms, out=np.zeros_like(dots), where=norms > 0).sum(axis=1)
+        cosines = np.divide(dots, norms, out=np.zeros(dots.shape), where=norms > 0).sum(axis=1)
         if self._length_penalty:
             cosines *= length_weight(ngrams.lengths[pair_rows], references.lengths[captions])
         return np.bincount(pair_rows, cosines, minlength=len(words)) / widths / MAX_ORDER * _SCALE
