@@ -33,7 +33,8 @@ def run(recipe: PipelineRecipe, directory: RunDirectory, resume: bool) -> None:
         prepare_base(out)
     for number, stage in enumerate(recipe.stages, start=1):
         _log.info("stage %d of %d: %s", number, len(recipe.stages), stage.name)
-        run_link(recipe, stage)
+        run_link(recipe, stage, directory.recipe_path)
+        directory.stop.raise_if_requested(f"stopped after stage {stage.name}; --resume goes on from there")
     gather_summary(recipe, out)
 
 
@@ -66,11 +67,11 @@ def prepare_base(out: Path) -> None:
             shutil.copytree(bundled_path("tiny-vlm"), folder, dirs_exist_ok=True)
 
 
-def run_link(recipe: PipelineRecipe, stage: PipelineStage) -> None:
+def run_link(recipe: PipelineRecipe, stage: PipelineStage, path: Path | None) -> None:
     """Load the stage's recipe with this chain's values and run it; a finished stage returns at once."""
     from toolkit.config.pipeline import load_link
 
-    link = load_link(recipe, stage)
+    link = load_link(recipe, stage, path)
     seed_everything(recipe.run.seed)
     run_stage(link.recipe, stage_function(link.recipe.stage), resume=True, recipe_path=link.path)
 

@@ -40,11 +40,13 @@ class RunDirectory:
     Attributes:
         path: the directory.
         metrics: the log ``metrics.jsonl``.
+        recipe_path: the recipe's file, once ``prepare`` was told it.
         stop: flag of SIGINT, SIGTERM and SIGUSR1, to be asked at the end of every step.
     """
 
     def __init__(self, output_dir: str | Path) -> None:
         self.path = Path(output_dir)
+        self.recipe_path: Path | None = None
         self.metrics = MetricsLog(self.path / "metrics.jsonl", enabled=is_main_process())
         self.stop = StopSignals()
         self._lock = DirectoryLock(self.path / ".lock")
