@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator, PartialState
-from accelerate.utils import DistributedType
+from accelerate.utils import DistributedType, GradientAccumulationPlugin
 from torch import Tensor, nn
 
 from toolkit.config.schema import OptimizerSpec
@@ -80,7 +80,10 @@ class Engine:
         """
         # On CPUs a plain Accelerator() makes a world of one on every rank under DeepSpeed's launcher.
         PartialState(cpu=not torch.cuda.is_available())
-        self.accelerator = Accelerator()
+        # Accumulation is done by ``step``; given here, because "auto" of a launcher's file cannot be read
+        # otherwise.
+        plugin = GradientAccumulationPlugin(num_steps=1, sync_with_dataloader=False)
+        self.accelerator = Accelerator(gradient_accumulation_plugin=plugin)
         self.module, self.spec, self.accumulation = module, spec, accumulation
         self.optimizer = build_optimizer(module, spec)
         self._names = module.trained_parameters()

@@ -146,7 +146,7 @@ def build_policy_value(vlm: LoadedVlm, *, critic: Critic, seed: int) -> PolicyVa
     wrapper = PolicyValue(vlm.model, vlm.hidden_size, critic=critic).to(vlm.device)
     # Only activation checkpointing needs training mode; dropout is off either way.
     disable_dropout(wrapper)
-    wrapper.train(bool(getattr(inner_model(vlm.model), "is_gradient_checkpointing", False)))
+    wrapper.train(bool(getattr(inner_model(vlm.model), "is_activation_checkpointing", False)))
     for name, parameter in wrapper.value_head.named_parameters():
         if parameter.dtype != torch.float32:
             raise RecipeError("model", f"the value head's {name} is {parameter.dtype}, expected float32")
