@@ -15,7 +15,7 @@ def main() -> int:
     """Parse the command line and write the files."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
-    parser.add_argument("--rows", type=int, default=20_000, help="number of pictures, six texts each")
+    parser.add_argument("--rows", type=int, default=20_000, help="number of pictures, eight texts each")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     write_pretraining(arguments.out, seed=arguments.seed, rows=arguments.rows)

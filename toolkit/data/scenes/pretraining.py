@@ -1,7 +1,7 @@
 """Plainer text for pretraining: what a base model has seen before it meets our captions and questions.
 
-Telegraphic lists instead of sentences, key words instead of questions, on training scenes only. So supervised
-fine-tuning has something to start from and something to teach.
+Telegraphic lists instead of full captions, sentences that say one thing only, questions in key words or in other
+words than ours, on training scenes only. So supervised fine-tuning has words to start from and something to teach.
 """
 
 from __future__ import annotations
@@ -15,13 +15,22 @@ from typing import Any
 import numpy as np
 
 from toolkit.data.scenes.drawing import draw_scene, patch_labels
-from toolkit.data.scenes.language import plain_caption, plural, references
+from toolkit.data.scenes.language import (
+    directional,
+    noun_phrase,
+    plain_caption,
+    plural,
+    references,
+    symmetric,
+)
 from toolkit.data.scenes.questions import absent_kinds, questions
 from toolkit.data.scenes.sampling import sample_scenes
-from toolkit.data.scenes.scene import COLOURS, SHAPES, SIZES, Scene
+from toolkit.data.scenes.scene import COLOURS, SHAPES, SIZES, Group, Scene
 from toolkit.data.scenes.writing import CAPTION_PROMPT, image_name
 
 __all__ = ["pretraining_texts", "write_pretraining"]
+
+_REMARK_PROMPT = "What do you see?"
 
 
 def write_pretraining(folder: Path, *, seed: int, rows: int, patch_px: int = 8) -> None:
@@ -59,6 +68,7 @@ def pretraining_texts(seed: int, rows: int) -> Iterator[str]:
 def _rows(scene: Scene) -> Iterator[dict[str, Any]]:
     rng = random.Random(f"pretraining/{scene.jitter}")
     texts = [(CAPTION_PROMPT, plain_caption(scene, rng)) for _ in range(2)]
+    texts += [(_REMARK_PROMPT, _remark(scene, rng)) for _ in range(2)]
     texts += [_ask(scene, rng) for _ in range(4)]
     for number, (prompt, completion) in enumerate(texts):
         yield {
@@ -71,34 +81,66 @@ def _rows(scene: Scene) -> Iterator[dict[str, Any]]:
         }
 
 
+def _remark(scene: Scene, rng: random.Random) -> str:
+    """A sentence that says one thing about the picture, in everyday words, and leaves the rest out."""
+    if len(scene.groups) > 1 and rng.random() < 0.5:
+        first, second = rng.sample(range(len(scene.groups)), 2)
+        one, other = (_partial(scene.groups[index], rng) for index in (first, second))
+        if len(scene.groups) == 2 and rng.random() < 0.3:
+            return f"{symmetric([one, other], scene.layout, rng)}"
+        return directional(one, other, scene.layout, rng, forward=first < second)
+    return symmetric([_partial(rng.choice(scene.groups), rng)], scene.layout, rng)
+
+
+def _partial(group: Group, rng: random.Random) -> str:
+    """The group by some of its properties: ``a big ring``, ``two red objects``."""
+    named = noun_phrase(group, rng, size=rng.random() < 0.4)
+    draw = rng.random()
+    if draw < 0.45:
+        named = named.replace(f"{group.colour} ", "")
+    elif draw < 0.7:
+        named = named.replace(plural(group.shape), "objects").replace(group.shape, "object")
+    article, _, rest = named.partition(" ")
+    return f"{'an' if rest.startswith('o') else 'a'} {rest}" if article in ("a", "an") else named
+
+
 def _ask(scene: Scene, rng: random.Random) -> tuple[str, str]:
     index = rng.randrange(len(scene.groups))
     group = scene.groups[index]
     colour, shape = group.kind
+    name = f"{colour} {shape}"
     number = rng.randrange(7)
     if number == 0:
-        return f"size of {colour} {shape}?", group.size
+        return _worded(rng, f"size of {name}?", f"is the {name} small or large?"), group.size
     if number == 1:
         same = [other.colour for other in scene.groups if other.shape == shape]
-        return f"color of {shape}?", ", ".join(same)
+        return _worded(rng, f"color of {shape}?", f"the {shape} has what color?"), ", ".join(same)
     if number == 2:
         same = [other.shape for other in scene.groups if other.colour == colour]
-        return f"shape of {colour}?", ", ".join(same)
+        return _worded(rng, f"shape of {colour}?", f"what shape has the {colour} object?"), ", ".join(same)
     if number == 3:
         wanted = rng.choice((shape, colour, "object"))
         total = sum(g.count for g in scene.groups if wanted in (g.shape, g.colour, "object"))
-        return f"number of {wanted if wanted == colour else plural(wanted)}?", str(total)
+        things = f"{wanted} objects" if wanted == colour else plural(wanted)
+        return _worded(rng, f"number of {things}?", f"how many {things} do you see?"), str(total)
     if number == 4:
         present = rng.random() < 0.5
         kind = group.kind if present else rng.choice(absent_kinds(scene, group))
-        return f"{kind[0]} {kind[1]} there?", "yes" if present else "no"
+        asked = f"{kind[0]} {kind[1]}"
+        return _worded(rng, f"{asked} there?", f"do you see a {asked}?"), "yes" if present else "no"
     if number == 5 or len(scene.groups) == 1:
-        places = {"row": ("left", "middle", "right"), "column": ("top", "middle", "bottom")}[scene.layout]
+        words = {"row": ("left", "middle", "right"), "column": ("top", "middle", "bottom")}[scene.layout]
         last = len(scene.groups) - 1
-        return f"place of {colour} {shape}?", places[
-            1 if index not in (0, last) or last == 0 else 0 if index == 0 else 2
-        ]
+        place = words[1 if index not in (0, last) or last == 0 else 0 if index == 0 else 2]
+        return _worded(rng, f"place of {name}?", f"where is the {name}?"), place
     first = index if index + 1 < len(scene.groups) else index - 1
     before, after = scene.groups[first], scene.groups[first + 1]
     words = {"row": "left of", "column": "above"}[scene.layout]
-    return f"{words} {after.colour} {after.shape}?", f"{before.colour} {before.shape}"
+    seen = f"{after.colour} {after.shape}"
+    return _worded(
+        rng, f"{words} {seen}?", f"which object is {words} the {seen}?"
+    ), f"{before.colour} {before.shape}"
+
+
+def _worded(rng: random.Random, *wordings: str) -> str:
+    return rng.choice(wordings)
