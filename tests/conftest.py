@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 OFFLINE = REPOSITORY / "tests" / "offline"
@@ -35,6 +36,10 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
 sys.path.insert(0, str(OFFLINE))
 
 import network_guard  # noqa: E402
+
+# A busy machine is no counterexample: no time limit for one example.
+settings.register_profile("vlm-rlhf", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("vlm-rlhf")
 
 # What a marker needs on the machine, and the commands that provide it.
 _COMMANDS = {"java": ("java",), "browser": ("chromium", "chromium-browser", "google-chrome")}
