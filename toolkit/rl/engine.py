@@ -168,10 +168,10 @@ class Engine:
         if self.zero_stage < 3:
             yield self.module
             return
-        from deepspeed.zero import GatheredParameters
+        import deepspeed
         from trl.models.utils import add_hooks, remove_hooks
 
-        with GatheredParameters(list(self.module.parameters())):
+        with deepspeed.zero.GatheredParameters(list(self.module.parameters())):
             remove_hooks(self.prepared)
             try:
                 yield self.module
