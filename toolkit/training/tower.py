@@ -47,6 +47,7 @@ def train_tower(
         seed: order of the pictures and weights of the classifier.
 
     Raises:
+        Interrupted: a signal arrived; nothing is kept of an unfinished tower, which takes minutes.
         DataError: the label file is missing or does not fit the tower's patches.
     """
     tower = model.model.vision_tower
@@ -59,7 +60,7 @@ def train_tower(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         classifier = _Classifier(model.config.vision_config.hidden_size, classes)
-    _fit(tower, classifier, pixels, labels, spec, seed)
+    _fit(tower, classifier, pixels, labels, spec, directory, seed)
     save_file(tower.state_dict(), done)
 
 
@@ -83,7 +84,13 @@ class _Classifier(nn.Module):
 
 
 def _fit(
-    tower: nn.Module, classifier: _Classifier, pixels: Tensor, labels: Tensor, spec: TowerSpec, seed: int
+    tower: nn.Module,
+    classifier: _Classifier,
+    pixels: Tensor,
+    labels: Tensor,
+    spec: TowerSpec,
+    directory: RunDirectory,
+    seed: int,
 ) -> None:
     parameters = [*tower.parameters(), *classifier.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=spec.learning_rate, betas=(0.9, 0.98), weight_decay=0.05)
@@ -102,6 +109,9 @@ def _fit(
             optimizer.step()
             optimizer.zero_grad()
             right += 0.02 * (float(share) - right)
+            directory.stop.raise_if_requested(
+                "stopped while the tower trained; --resume starts the tower again"
+            )
             bar.update(note=f"loss {float(loss.detach()):.3f}  objects' patches right {right:.3f}")
     _log.info("tower: %.3f of the patches on objects right", right)
 
