@@ -7,8 +7,7 @@ DeepSpeed see it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -26,8 +25,7 @@ __all__ = ["Critic", "PolicyValue", "PolicyValueOutput", "build_policy_value"]
 Critic = Literal["shared", "adapter"]
 
 
-@dataclass(frozen=True, slots=True)
-class PolicyValueOutput:
+class PolicyValueOutput(NamedTuple):
     """Results a completion token, ``(B, T)``; 0 where ``mask`` is False.
 
     ``logprobs`` at the sampling temperature, ``values`` of the state before each token, ``entropy`` in nats.
