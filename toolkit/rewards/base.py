@@ -33,8 +33,8 @@ class RewardBatch:
 
     ``completions`` are decoded and stripped. ``ended`` says whether the completion closed itself (an end
     token) instead of being cut at ``max_new_tokens``. ``num_tokens`` counts the sampled tokens, the end
-    token included. ``token_ids`` may be empty; only rewards that declare TRL's signature read it. Rows with
-    one ``sample_id`` form a group.
+    token included. ``token_ids`` may be empty; only rewards that declare TRL's signature read it. A prompt's
+    completions form a group.
 
     Raises:
         ValueError: if the sequences differ in length.

@@ -16,6 +16,7 @@ import numpy as np
 
 from toolkit.config.schema import RewardTerm
 from toolkit.errors import CheckpointError, RunFailed
+from toolkit.records import PromptRow
 from toolkit.rewards.base import BoolArray, FloatArray, Reward, RewardBatch, RewardOutput
 from toolkit.rewards.normalisation import Moments, normalise_in_groups
 
@@ -79,7 +80,7 @@ class CompositeReward:
         """Scores ``(B,)`` and parts.
 
         With ``update`` the running statistics take the batch in first; every process must then call it the
-        same number of times. ``group`` normalisation reads the rows of one ``sample_id`` in this batch.
+        same number of times. ``group`` normalisation reads the completions of one prompt in this batch.
         """
         raw = [self._raw(term, batch) for term in self.terms]
         if update:
@@ -185,7 +186,7 @@ class CompositeReward:
         """Normalised and clipped scores ``(B,)``; NaN where the raw score is NaN."""
         kind, values = term.spec.normalise, output.scores
         if kind == "group":
-            values = normalise_in_groups(values, [row.sample_id for row in batch.rows])
+            values = normalise_in_groups(values, [group_of(row) for row in batch.rows])
         elif kind in ("running", "frozen"):
             values = values.copy()
             for task in {
@@ -214,6 +215,11 @@ class CompositeReward:
             if count:
                 before = self._moments.get((term.name, task), Moments())
                 self._moments[term.name, task] = before.merged(float(count), float(total), float(squares))
+
+
+def group_of(row: PromptRow) -> str:
+    """What the completions of one prompt share. A ``sample_id`` alone is unique within its file only."""
+    return f"{row.task}\x1f{row.image_id}\x1f{row.sample_id}"
 
 
 def _of_task(batch: RewardBatch, task: str) -> BoolArray:

@@ -32,11 +32,15 @@ def derived_seed(*parts: int | str) -> int:
 
 
 class PromptCache:
-    """Encoded prompts by row, so that a picture is decoded and resized once; the oldest go first over the limit."""
+    """Encoded prompts by row object: each picture is decoded once; over the limit the oldest go.
+
+    Rows are told apart by identity: ``sample_id`` is unique within its file only, and data may come from
+    several.
+    """
 
     def __init__(self, vlm: LoadedVlm, *, max_bytes: int = 256 * 2**20) -> None:
         self.vlm, self.max_bytes = vlm, max_bytes
-        self._held: OrderedDict[str, tuple[EncodedPrompt, int]] = OrderedDict()
+        self._held: OrderedDict[int, tuple[PromptRow, EncodedPrompt, int]] = OrderedDict()
         self._bytes = 0
 
     def encode(self, rows: Sequence[PromptRow]) -> list[EncodedPrompt]:
@@ -44,16 +48,16 @@ class PromptCache:
         return [self._encode(row) for row in rows]
 
     def _encode(self, row: PromptRow) -> EncodedPrompt:
-        found = self._held.get(row.sample_id)
+        found = self._held.get(id(row))
         if found is not None:
-            self._held.move_to_end(row.sample_id)
-            return found[0]
+            self._held.move_to_end(id(row))
+            return found[1]
         prompt = encode_prompt(self.vlm, row.prompt, [load_image(source) for source in row.images])
         size = sum(part.nbytes for part in (prompt.input_ids, *prompt.image_inputs.values()))
-        self._held[row.sample_id] = prompt, size
+        self._held[id(row)] = row, prompt, size  # the row is kept, so that its id stays its own
         self._bytes += size
         while self._bytes > self.max_bytes and len(self._held) > 1:
-            _, (_, freed) = self._held.popitem(last=False)
+            _, (_, _, freed) = self._held.popitem(last=False)
             self._bytes -= freed
         return prompt
 

@@ -11,12 +11,10 @@ from __future__ import annotations
 import contextlib
 import json
 import pickle
-import random
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate.utils import broadcast_object_list, gather_object
 from safetensors.torch import load_file, save_file
@@ -26,6 +24,7 @@ from toolkit.models.loading import LoadedVlm
 from toolkit.models.roles import POLICY, VALUE, role_parameters, roles_of
 from toolkit.rl.engine import Engine
 from toolkit.runs.atomic import atomic_directory
+from toolkit.runs.state import random_state, restore_random_state
 
 __all__ = ["STATE_FILE", "load_checkpoint", "save_checkpoint", "save_policy"]
 
@@ -44,7 +43,7 @@ def save_policy(folder: Path, vlm: LoadedVlm, engine: Engine) -> None:
 
 def save_checkpoint(folder: Path, vlm: LoadedVlm, engine: Engine, state: Mapping[str, Any]) -> None:
     """Write a checkpoint to ``folder``, atomically; ``state`` must be JSON (floats keep all their digits)."""
-    generators = gather_object([_random_state()])
+    generators = gather_object([random_state()])
     with _shared_directory(folder, engine) as staging:
         with engine.gathered() as module:
             if engine.is_main:
@@ -82,7 +81,7 @@ def load_checkpoint(folder: Path, vlm: LoadedVlm, engine: Engine) -> dict[str, A
         else:
             _load_weights(folder, vlm, engine)
             engine.optimizer.load_state_dict(torch.load(folder / _OPTIMIZER, weights_only=True))
-        _set_random_state(torch.load(folder / _RNG, weights_only=True)[engine.rank])
+        restore_random_state(torch.load(folder / _RNG, weights_only=True)[engine.rank])
     except (OSError, ValueError, KeyError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise CheckpointError(
             f"{folder} cannot be resumed from: {error}",
@@ -123,23 +122,3 @@ def _shared_directory(path: Path, engine: Engine) -> Iterator[Path]:
         broadcast_object_list(shared)
         yield Path(shared[0])
         engine.accelerator.wait_for_everyone()
-
-
-def _random_state() -> dict[str, Any]:
-    """States of python's, numpy's and torch's generators, as tensors and plain values."""
-    kind, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
-    return {
-        "python": random.getstate(),
-        "numpy": (kind, torch.from_numpy(np.asarray(keys).astype(np.int64)), position, has_gauss, cached),
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
-    }
-
-
-def _set_random_state(state: Mapping[str, Any]) -> None:
-    random.setstate(state["python"])
-    kind, keys, *rest = state["numpy"]
-    np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
-    torch.set_rng_state(state["torch"])
-    if state["cuda"] is not None and torch.cuda.is_available():
-        torch.cuda.set_rng_state(state["cuda"])

@@ -23,17 +23,19 @@ from toolkit.records import PromptRow
 from toolkit.rewards.base import FloatArray, RewardOutput
 from toolkit.rewards.composite import CompositeReward
 from toolkit.rl import guards
+from toolkit.rl.calibration import calibrate
 from toolkit.rl.engine import Engine
 from toolkit.rl.experience import Experience, build_experience
 from toolkit.rl.kl import kl_controller
 from toolkit.rl.monitor import Means, rollout_means, update_means, write_samples
 from toolkit.rl.policy_value import build_policy_value
 from toolkit.rl.prompt_order import PromptOrder
-from toolkit.rl.rollout import Rollout, RolloutWorker, derived_seed, reward_batch
+from toolkit.rl.rollout import Rollout, RolloutWorker, derived_seed
 from toolkit.rl.state import STATE_FILE, load_checkpoint, save_checkpoint, save_policy
 from toolkit.rl.update import Updater, UpdateStatistics
 from toolkit.runs.directory import RunDirectory
 from toolkit.runs.progress import Progress
+from toolkit.runs.trackers import Trackers, open_trackers
 
 __all__ = ["Evaluate", "PpoTrainer"]
 
@@ -73,6 +75,8 @@ class PpoTrainer:
     ) -> None:
         self.vlm, self.reward, self.recipe, self.run, self.evaluate = policy, reward, recipe, run, evaluate
         self.rows, self.val_rows = list(rows), list(val_rows)
+        if not self.val_rows:
+            logger.warning("no validation data: the reward is calibrated on training prompts")
         ppo, rollout = recipe.ppo, recipe.rollout
         total = rollout.prompts_per_iteration * rollout.samples_per_prompt
         module = build_policy_value(policy, critic=ppo.critic, seed=derived_seed(recipe.run.seed, "critic"))
@@ -86,6 +90,7 @@ class PpoTrainer:
         self.updater = Updater(policy, self.engine, recipe)
         self.order = PromptOrder(rows, recipe.rollout.prompts_per_iteration, seed=recipe.run.seed)
         self.iteration = 0
+        self.trackers = Trackers([])
         self.reward.all_reduce = self._sum_arrays
 
     # ---- the run -------------------------------------------------------------------------------------------
@@ -97,19 +102,24 @@ class PpoTrainer:
             RunFailed: a guard rail stopped the run (a checkpoint was written), or the reward teaches nothing.
             Interrupted: a signal arrived; a checkpoint was written.
         """
+        config = self.recipe.model_dump(mode="json")
+        with open_trackers(self.recipe.run.report_to, self.run.path, config=config) as self.trackers:
+            self._train(resume)
+
+    def _train(self, resume: bool) -> None:
         newest = self.run.latest_checkpoint(required=[STATE_FILE]) if resume else None
         if newest is None:
             self.run.metrics.truncate_after(-1)
-            self._calibrate()
-            self._log_evaluation(0, {})
+            report = calibrate(self.reward, self.worker, self.val_rows or self.rows, self.recipe)
+            self.run.record(reward_calibration=report)
+            self._log_evaluation(0)
         else:
             self._restore(load_checkpoint(newest, self.vlm, self.engine))
             logger.info("resumed from %s", newest)
         iterations = self.recipe.ppo.iterations
         with Progress(iterations, "ppo", start=self.iteration) as bar:
             while self.iteration < iterations:
-                note = self._iterate()
-                bar.update(note=note)
+                bar.update(note=self._iterate())
         save_policy(self.run.final, self.vlm, self.engine)
 
     def _iterate(self) -> str:
@@ -196,11 +206,11 @@ class PpoTrainer:
         self.iteration = step
         if logged:
             timing = {f"time/{name}_seconds": value for name, value in seconds.items()}
-            self.run.metrics.write(step, **values, **timing)
+            self._log(step, {**values, **timing})
             if self.engine.is_main:
                 write_samples(self.run.samples, step, experience, output)
         if spec.eval_every_steps and (step % spec.eval_every_steps == 0 or last):
-            self._log_evaluation(step, values)
+            self._log_evaluation(step)
         self._close(step, values, last=last)
         return f"reward {values['reward/total']:.3f}  kl {values['kl/k1_nats']:.2f}"
 
@@ -228,30 +238,18 @@ class PpoTrainer:
 
     # ---- the rest ------------------------------------------------------------------------------------------
 
-    def _calibrate(self) -> None:
-        """Measure the reward terms on samples of the starting policy; never touches the global generators."""
-        rows = self.val_rows or self.rows
-        count = min(self.recipe.guards.calibration_samples, len(rows))
-        order = np.random.default_rng(derived_seed(self.recipe.run.seed, "calibration")).permutation(
-            len(rows)
-        )
-        chosen = [rows[index] for index in order[:count]]
-        if not self.val_rows:
-            logger.warning("no validation data: the reward is calibrated on training prompts")
-        seed = derived_seed(self.recipe.run.seed, "calibration", "sample")
-        _, completions = self.worker.sample(chosen, seed=seed, samples=1)
-        report = self.reward.calibrate(reward_batch(chosen, completions))
-        self.run.record(reward_calibration=report)
-        for name, row in report.items():
-            logger.info("%s: mean %.3f, std %.3f on %d samples", name, row["mean"], row["std"], row["count"])
-
-    def _log_evaluation(self, step: int, values: Mapping[str, float]) -> None:
+    def _log_evaluation(self, step: int) -> None:
         """Held-out numbers of the policy under ``val/``, on a line of their own."""
         if self.evaluate is None or not self.recipe.run.eval_every_steps:
             return
         with self.engine.gathered(), role(self.vlm.model, POLICY):
             found = self.evaluate(self.vlm)
-        self.run.metrics.write(step, **{f"val/{name}": value for name, value in found.items()})
+        self._log(step, {f"val/{name}": value for name, value in found.items()})
+
+    def _log(self, step: int, values: Mapping[str, float]) -> None:
+        """To ``metrics.jsonl`` and the recipe's trackers."""
+        self.run.metrics.write(step, **values)
+        self.trackers.log(step, **values)
 
     def _save(self, step: int) -> None:
         state: dict[str, Any] = {

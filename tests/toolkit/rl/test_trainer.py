@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 
@@ -13,7 +14,11 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from toolkit.models.encoding import collate
 from toolkit.models.logprobs import completion_logprobs
 from toolkit.models.roles import role_parameters
+from toolkit.rl.prompt_order import PromptOrder
+from toolkit.rl.rollout import PromptCache
 from toolkit.rl.trainer import PpoTrainer
+
+from .conftest import make_rows
 
 Trainers = Callable[..., PpoTrainer]
 
@@ -97,3 +102,45 @@ def test_variants_run_and_log_finite_numbers(make_trainer: Trainers, changes: di
         for a, (_, b) in zip(before, role_parameters(trainer.vlm.model, "default"), strict=True)
     )
     assert moved == ("ppo__critic_warmup_iterations" not in changes)
+
+
+def test_trackers_of_the_recipe_get_the_numbers(make_trainer: Trainers) -> None:
+    trainer = make_trainer(ppo__iterations=1, run__report_to=["tensorboard"])
+    trainer.train()
+    assert list((trainer.run.path / "tensorboard").glob("events.*"))
+
+
+def test_rows_of_two_files_with_one_sample_id_keep_their_own_picture(make_trainer: Trainers) -> None:
+    trainer = make_trainer()
+    first, second = trainer.rows[:2]
+    second = dataclasses.replace(second, sample_id=first.sample_id)
+    prompts = trainer.worker.cache.encode([first, second, first])
+    pixels = [prompt.image_inputs["pixel_values"] for prompt in prompts]
+    assert not torch.equal(pixels[0], pixels[1])
+    assert prompts[0] is prompts[2]
+
+
+def test_the_prompt_cache_forgets_the_oldest(make_trainer: Trainers) -> None:
+    trainer = make_trainer()
+    cache = PromptCache(trainer.vlm, max_bytes=1)
+    first = cache.encode(trainer.rows[:1])[0]
+    cache.encode(trainer.rows[1:2])
+    again = cache.encode(trainer.rows[:1])[0]
+    assert first is not again
+    assert torch.equal(first.image_inputs["pixel_values"], again.image_inputs["pixel_values"])
+
+
+def test_prompts_are_a_function_of_seed_and_iteration() -> None:
+    rows = make_rows(10)
+    order = PromptOrder(rows, 4, seed=3)
+    stream = [row.sample_id for iteration in range(5) for row in order.share(iteration)]
+    assert sorted(stream[:10]) == sorted(row.sample_id for row in rows)
+    assert sorted(stream[10:]) == sorted(row.sample_id for row in rows)
+    assert stream[:10] != stream[10:]
+    halves = [
+        row.sample_id
+        for rank in range(2)
+        for row in PromptOrder(rows, 4, seed=3).share(3, rank=rank, world=2)
+    ]
+    assert halves == stream[12:16]
+    assert [row.sample_id for row in PromptOrder(rows, 4, seed=4).share(0)] != stream[:4]

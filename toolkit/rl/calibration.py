@@ -1,0 +1,38 @@
+"""Before training: what the reward terms give for samples of the starting policy."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+import numpy as np
+
+from toolkit.config.schema import RlRecipe
+from toolkit.records import PromptRow
+from toolkit.rewards.composite import CompositeReward
+from toolkit.rl.rollout import RolloutWorker, derived_seed, reward_batch
+
+__all__ = ["calibrate"]
+
+logger = logging.getLogger("vlm_rlhf.rl")
+
+
+def calibrate(
+    reward: CompositeReward, worker: RolloutWorker, rows: Sequence[PromptRow], recipe: RlRecipe
+) -> dict[str, dict[str, float]]:
+    """Sample ``guards.calibration_samples`` completions of ``rows`` and measure every term on them.
+
+    Fixes the statistics of ``frozen`` terms. Every process draws the same samples; the global generators are
+    not touched. Returns count, mean, std and failed fraction a term and task.
+
+    Raises:
+        RunFailed: a term would teach nothing.
+    """
+    seed = recipe.run.seed
+    order = np.random.default_rng(derived_seed(seed, "calibration")).permutation(len(rows))
+    chosen = [rows[index] for index in order[: recipe.guards.calibration_samples]]
+    _, completions = worker.sample(chosen, seed=derived_seed(seed, "calibration", "sample"), samples=1)
+    report = reward.calibrate(reward_batch(chosen, completions))
+    for name, row in report.items():
+        logger.info("%s: mean %.3f, std %.3f on %d samples", name, row["mean"], row["std"], row["count"])
+    return report
