@@ -135,10 +135,10 @@ def _ask(scene: Scene, rng: random.Random) -> tuple[str, str]:
         return _worded(rng, f"place of {name}?", f"where is the {name}?"), place
     first = index if index + 1 < len(scene.groups) else index - 1
     before, after = scene.groups[first], scene.groups[first + 1]
-    words = {"row": "left of", "column": "above"}[scene.layout]
+    relation = {"row": "left of", "column": "above"}[scene.layout]
     seen = f"{after.colour} {after.shape}"
     return _worded(
-        rng, f"{words} {seen}?", f"which object is {words} the {seen}?"
+        rng, f"{relation} {seen}?", f"which object is {relation} the {seen}?"
     ), f"{before.colour} {before.shape}"
 
 
