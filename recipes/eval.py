@@ -21,19 +21,23 @@ if TYPE_CHECKING:
 
 def run(recipe: EvalRecipe, directory: RunDirectory, resume: bool) -> None:
     """Write result files, scores and ``summary.json``; decoding goes on where an earlier run stopped."""
+    from toolkit.evaluation.inputs import read_inputs
+
+    inputs = read_inputs(recipe, judged=recipe.reward_model is not None)
     from reward_models.scorer import LearnedReward
     from toolkit.evaluation.stage import evaluate_systems
 
     reward = LearnedReward.load(recipe.reward_model) if recipe.reward_model else None
     if recipe.on_policy_pairs is not None:
-        pairs = on_policy_pairs(recipe, directory)
-        recipe = recipe.model_copy(update={"preference_pairs": [*recipe.preference_pairs, str(pairs)]})
+        inputs = inputs.with_pairs(on_policy_pairs(recipe, recipe.on_policy_pairs, directory))
 
     def card(rows: Sequence[PreferenceRow]) -> dict[str, Any]:
         assert reward is not None, "the stage refuses pairs without a reward model"
         return reward_card(recipe, reward, rows)
 
-    evaluate_systems(recipe, directory, reward=reward, reward_model_card=card if reward else None)
+    evaluate_systems(
+        recipe, directory, inputs=inputs, reward=reward, reward_model_card=card if reward else None
+    )
 
 
 def reward_card(recipe: EvalRecipe, reward: LearnedReward, rows: Sequence[PreferenceRow]) -> dict[str, Any]:
@@ -55,16 +59,16 @@ def reward_card(recipe: EvalRecipe, reward: LearnedReward, rows: Sequence[Prefer
     return accuracy_card(rows, margins)
 
 
-def on_policy_pairs(recipe: EvalRecipe, spec: OnPolicyPairsSpec, directory: RunDirectory) -> Path:
-    """Sample a system on test pictures, rank by the scenes' criterion, and write the pairs for the reward card."""
+def on_policy_pairs(
+    recipe: EvalRecipe, spec: OnPolicyPairsSpec, directory: RunDirectory
+) -> Sequence[PreferenceRow]:
+    """Sample a system on test pictures and rank by the scenes' criterion: pairs for the reward card."""
     from recipes.preferences import scene_rater
     from reward_models.on_policy import ranked_pairs, sample_completions
     from toolkit.data.sources import load_prompt_rows
     from toolkit.data.writing import write_preference_rows
     from toolkit.models.loading import load_vlm
 
-    spec = recipe.on_policy_pairs
-    assert spec is not None, "called only where the recipe asks for on-policy pairs"
     system = next((system for system in recipe.systems if system.name == spec.system), None)
     if system is None or recipe.scenes is None:
         problem = f"on_policy_pairs: expected scenes and one of the systems, found system {spec.system!r}"
@@ -85,11 +89,12 @@ def on_policy_pairs(recipe: EvalRecipe, spec: OnPolicyPairsSpec, directory: RunD
         seed=recipe.run.seed,
         file=folder / "completions.jsonl",
     )
-    rater = scene_rater([Path(recipe.data.root) / recipe.scenes])
+    rater = scene_rater([Path(recipe.data.root) / recipe.scenes], rows)
     pairs = ranked_pairs(
         rows, completions, rater, pairs_per_prompt=1, flip_fraction=0.0, seed=recipe.run.seed
     )
-    return write_preference_rows(pairs, folder / "pairs.jsonl")
+    write_preference_rows(pairs, folder / "pairs.jsonl")
+    return pairs
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -15,10 +15,11 @@ from toolkit.runs.directory import RunDirectory
 def run(recipe: PreferenceRecipe, directory: RunDirectory, resume: bool) -> None:
     """Train; the reference is a frozen copy of the adapter the run starts from."""
     from toolkit.data.sources import load_parts, load_preference_rows
+
+    rows, val_rows = load_parts(recipe.data, load_preference_rows)
     from toolkit.models.loading import load_vlm
     from toolkit.training.dpo import train_dpo
 
-    rows, val_rows = load_parts(recipe.data, load_preference_rows)
     vlm = load_vlm(recipe.model, trainable=True)
     train_dpo(
         vlm.model,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from toolkit.cli.stage import stage_main
 from toolkit.config.schema import PreferencesRecipe, RowsSource
@@ -18,6 +18,7 @@ from toolkit.runs.directory import RunDirectory
 
 if TYPE_CHECKING:
     from reward_models.on_policy import Rater
+    from toolkit.data.scenes.scene import Scene
 
 _log = logging.getLogger("vlm_rlhf.preferences")
 
@@ -27,7 +28,6 @@ def run(recipe: PreferencesRecipe, directory: RunDirectory, resume: bool) -> Non
     from reward_models.on_policy import ranked_pairs, sample_completions
     from toolkit.data.sources import load_parts, load_preference_rows, load_prompt_rows
     from toolkit.data.writing import write_preference_rows
-    from toolkit.models.loading import load_vlm
     from toolkit.runs.atomic import atomic_directory
 
     if recipe.raters not in ("simulated", "metric"):
@@ -38,7 +38,12 @@ def run(recipe: PreferencesRecipe, directory: RunDirectory, resume: bool) -> Non
         _log.info("%d human judgements", len(human))
         return
     parts = dict(zip(("train", "val"), load_parts(recipe.data, load_prompt_rows), strict=True))
-    rater = simulated_rater(recipe) if recipe.raters == "simulated" else metric_rater(parts["train"])
+    if recipe.raters == "simulated":
+        rater = simulated_rater(recipe, [row for rows in parts.values() for row in rows])
+    else:
+        rater = metric_rater(parts["train"])
+    from toolkit.models.loading import load_vlm
+
     vlm = load_vlm(recipe.model, trainable=False)
     pairs = {}
     for name, rows in parts.items():
@@ -70,25 +75,37 @@ def run(recipe: PreferencesRecipe, directory: RunDirectory, resume: bool) -> Non
             _log.info("%s: %d pairs from %d prompts", name, len(pairs[name]), len(parts[name]))
 
 
-def simulated_rater(recipe: PreferencesRecipe) -> Rater:
+def simulated_rater(recipe: PreferencesRecipe, rows: Sequence[PromptRow]) -> Rater:
     """The scenes' raters, or what is missing for them."""
     if not recipe.scenes:
         problem = "scenes: simulated raters need the scenes.jsonl files of the prompts, found none"
-        raise RecipeError("recipe", problem)
-    return scene_rater([Path(recipe.data.root) / name for name in recipe.scenes])
+        raise RecipeError("recipe", problem, remedy="name them, or set raters=metric")
+    return scene_rater([Path(recipe.data.root) / name for name in recipe.scenes], rows)
 
 
-def scene_rater(files: Sequence[Path]) -> Rater:
-    """Raters of the scenes: the hidden criterion for captions, the annotators' majority for answers."""
+def scene_rater(files: Sequence[Path], rows: Sequence[PromptRow]) -> Rater:
+    """Raters of the scenes: the hidden criterion for captions, the annotators' majority for answers.
+
+    Raises:
+        DataError: a picture among ``rows`` that captions are asked for has no scene in the files.
+    """
     from toolkit.data.scenes.gold import gold
     from toolkit.data.scenes.scene import read_scenes
 
-    scenes = {image_id: scene for file in files for image_id, scene in read_scenes(file).items()}
+    scenes: dict[Any, Scene] = {key: scene for file in files for key, scene in read_scenes(file).items()}
+    missing = [
+        f"image {row.image_id!r} has no scene"
+        for row in rows
+        if row.task == "caption" and row.image_id not in scenes
+    ]
+    if missing:
+        where = ", ".join(str(file) for file in files)
+        raise DataError(where, missing, remedy="name the scenes.jsonl of every split, or set raters=metric")
 
     def rate(row: PromptRow, texts: Sequence[str]) -> list[float]:
         if row.task == "vqa":
             return vqa_scores(row, texts)
-        return [gold(scenes[int(row.image_id)], text) for text in texts]
+        return [gold(scenes[row.image_id], text) for text in texts]
 
     return rate
 

@@ -17,11 +17,12 @@ from toolkit.runs.directory import RunDirectory
 def run(recipe: PretrainRecipe, directory: RunDirectory, resume: bool) -> None:
     """Build the model, train its tower on patches, then all weights; ``final/`` holds model and processor."""
     from toolkit.data.sources import load_parts, load_sft_rows
+
+    rows, val_rows = load_parts(recipe.data, load_sft_rows)
     from toolkit.models.families.llava import build_tiny_llava
     from toolkit.training.sft import train_sft
     from toolkit.training.tower import train_tower
 
-    rows, val_rows = load_parts(recipe.data, load_sft_rows)
     texts = (Path(recipe.data.root) / recipe.tokenizer_texts).read_text(encoding="utf-8").splitlines()
     model, processor = build_tiny_llava(recipe.architecture, texts=texts, seed=recipe.run.seed)
     if recipe.tower is not None:

@@ -28,11 +28,12 @@ _log = logging.getLogger("vlm_rlhf.rl")
 def run(recipe: RlRecipe, directory: RunDirectory, resume: bool) -> None:
     """Train; ``final/`` holds the policy's adapter and processor."""
     from toolkit.data.sources import load_parts, load_prompt_rows
+
+    rows, val_rows = load_parts(recipe.data, load_prompt_rows)
     from toolkit.models.loading import load_vlm
     from toolkit.rewards.building import build_reward
     from toolkit.rl.trainer import PpoTrainer
 
-    rows, val_rows = load_parts(recipe.data, load_prompt_rows)
     policy = load_vlm(recipe.model, trainable=True)
     learned = {
         term.model: load_learned(policy, recipe, term.model)

@@ -15,10 +15,11 @@ from toolkit.runs.directory import RunDirectory
 def run(recipe: SftRecipe, directory: RunDirectory, resume: bool) -> None:
     """Train; ``final/`` holds the adapter (or the model) and its processor."""
     from toolkit.data.sources import load_parts, load_sft_rows
+
+    rows, val_rows = load_parts(recipe.data, load_sft_rows)
     from toolkit.models.loading import load_vlm
     from toolkit.training.sft import train_sft
 
-    rows, val_rows = load_parts(recipe.data, load_sft_rows)
     vlm = load_vlm(recipe.model, trainable=True)
     train_sft(
         vlm.model,

@@ -22,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     parser = _parser()
     arguments = parser.parse_args(argv)
-    from toolkit.cli.stage import guarded
+    from toolkit.cli.guard import guarded
     from toolkit.runs.logging import setup_logging
     from toolkit.runs.offline import quiet_environment
 
@@ -54,15 +54,23 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from reward_models.scorer import LearnedReward
-    from toolkit.errors import RunFailed
+    from toolkit.cli.guard import libraries_on_stderr
+    from toolkit.data.files import escaped
+    from toolkit.data.images import check_image
+    from toolkit.errors import DataError, RunFailed
     from toolkit.records import image_prompt
 
-    reward = LearnedReward.load(arguments.checkpoint)
     images = tuple(Path(name) for name in arguments.image)
+    problems = [f"{escaped(path)}: {problem}" for path in images if (problem := check_image(path))]
+    if problems:
+        raise DataError("--image", problems, remedy="give an image file that opens")
     prompt = image_prompt(arguments.prompt, images=len(images))
     count = len(arguments.response)
-    scores = reward.score([prompt] * count, [images] * count, arguments.response).tolist()
+    with libraries_on_stderr():
+        from reward_models.scorer import LearnedReward
+
+        reward = LearnedReward.load(arguments.checkpoint)
+        scores = reward.score([prompt] * count, [images] * count, arguments.response).tolist()
     rows = [
         {"response": text, "score": score} for text, score in zip(arguments.response, scores, strict=True)
     ]
@@ -73,7 +81,9 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         sys.stdout.write(json.dumps({"checkpoint": arguments.checkpoint, "responses": rows}) + "\n")
     else:
-        sys.stdout.writelines(f"{row['score']:+.{_SPREAD_DIGITS}f}  {row['response']}\n" for row in rows)
+        sys.stdout.writelines(
+            f"{row['score']:+.{_SPREAD_DIGITS}f}  {escaped(row['response'])}\n" for row in rows
+        )
     return 0
 
 

@@ -23,9 +23,11 @@ def add_parser(subparsers: Any) -> None:
 
 
 def _handle(arguments: argparse.Namespace) -> int:
+    from toolkit.cli.guard import libraries_on_stderr
     from toolkit.runs.diagnosis import diagnose
 
-    findings = diagnose()
+    with libraries_on_stderr():
+        findings = diagnose()
     lacking = any(finding.status == "fail" for finding in findings)
     if arguments.json:
         rows = [{"name": f.name, "status": f.status, "found": f.found, "remedy": f.remedy} for f in findings]

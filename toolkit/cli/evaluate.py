@@ -39,6 +39,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def _handle(arguments: argparse.Namespace) -> int:
+    from toolkit.cli.guard import libraries_on_stderr
     from toolkit.errors import UsageError
     from toolkit.evaluation.benchmarks import load_benchmark
     from toolkit.evaluation.single import benchmark_recipe, evaluate_checkpoint, system_name
@@ -61,7 +62,8 @@ def _handle(arguments: argparse.Namespace) -> int:
         four_bit=arguments.four_bit,
         shuffled=arguments.shuffled,
     )
-    summary = evaluate_checkpoint(recipe, benchmark=arguments.benchmark)
+    with libraries_on_stderr():
+        summary = evaluate_checkpoint(recipe, benchmark=arguments.benchmark)
     if arguments.json:
         sys.stdout.write(json.dumps(json_safe(summary), ensure_ascii=False) + "\n")
     else:

@@ -31,6 +31,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def _handle(arguments: argparse.Namespace) -> int:
+    from toolkit.cli.guard import libraries_on_stderr
     from toolkit.config.schema import DecodingSpec, ModelSpec, QuantizationSpec
     from toolkit.data.images import check_image
     from toolkit.errors import DataError, UsageError
@@ -51,12 +52,13 @@ def _handle(arguments: argparse.Namespace) -> int:
     model = ModelSpec(
         id=arguments.checkpoint, quantization=QuantizationSpec() if arguments.four_bit else None
     )
-    from toolkit.evaluation.predict import predict_rows
-    from toolkit.models.loading import load_vlm
-
-    vlm = load_vlm(model, trainable=False)
     decoding = DecodingSpec(max_new_tokens=arguments.max_new_tokens, batch_size=8)
-    predictions = predict_rows(vlm, rows, decoding=decoding, label="decode")
+    with libraries_on_stderr():
+        from toolkit.evaluation.predict import predict_rows
+        from toolkit.models.loading import load_vlm
+
+        vlm = load_vlm(model, trainable=False)
+        predictions = predict_rows(vlm, rows, decoding=decoding, label="decode")
     if arguments.json:
         told = [
             {"image": str(path), "text": p.text, "num_tokens": p.num_tokens, "ended": p.ended}

@@ -21,7 +21,9 @@ def add_parser(subparsers: Any) -> None:
         allow_abbrev=False,
     )
     parser.add_argument("recipe", metavar="RECIPE", help="a recipe file, or the name of one that comes along")
-    parser.add_argument("overrides", metavar="key=value", nargs="*", help="values that replace the recipe's")
+    parser.add_argument(
+        "overrides", metavar="key=value", nargs="*", default=[], help="values that replace the recipe's"
+    )
     parser.add_argument(
         "--launch",
         default="none",

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from toolkit.cli.guard import guarded
+from toolkit.cli.guard import guarded, libraries_on_stderr
 from toolkit.errors import RecipeError
 from toolkit.runs.directory import RunDirectory
 from toolkit.runs.logging import setup_logging
@@ -45,7 +45,8 @@ def stage_main(stage: str, run: StageFunction, argv: Sequence[str] | None = None
         if recipe.stage != stage:
             problem = f"stage: expected '{stage}', found '{recipe.stage}'"
             raise RecipeError(str(path), problem, remedy=f"vlm-rlhf run {arguments.recipe}")
-        run_stage(recipe, run, resume=arguments.resume, recipe_path=path)
+        with libraries_on_stderr():
+            run_stage(recipe, run, resume=arguments.resume, recipe_path=path)
         return 0
 
     code = guarded(work, debug=arguments.debug or os.environ.get("VLM_RLHF_DEBUG") == "1")
@@ -97,7 +98,9 @@ def _parser(stage: str) -> argparse.ArgumentParser:
         prog=f"python -m recipes.{stage}", description=f"Run a {stage} recipe.", allow_abbrev=False
     )
     parser.add_argument("recipe", metavar="RECIPE", help="a recipe file, or the name of one that comes along")
-    parser.add_argument("overrides", metavar="key=value", nargs="*", help="values that replace the recipe's")
+    parser.add_argument(
+        "overrides", metavar="key=value", nargs="*", default=[], help="values that replace the recipe's"
+    )
     parser.add_argument(
         "--resume", action="store_true", help="continue the run in the recipe's output directory"
     )

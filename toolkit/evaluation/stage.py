@@ -13,8 +13,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toolkit.config.schema import RowsSource
-from toolkit.errors import DataError, RecipeError
 from toolkit.evaluation.baselines import (
     constant_answer,
     constant_caption,
@@ -22,11 +20,12 @@ from toolkit.evaluation.baselines import (
     leave_one_reference_out,
     shuffled_images,
 )
+from toolkit.evaluation.inputs import EvaluationInputs, read_inputs
 from toolkit.evaluation.predictions import Prediction
 from toolkit.evaluation.protocol import protocol
 from toolkit.evaluation.samples import write_samples
 from toolkit.evaluation.scoring import SystemScores
-from toolkit.evaluation.split import Id, TestSplit
+from toolkit.evaluation.split import TestSplit
 from toolkit.evaluation.summary import build_differences, build_intervals, build_row, write_summary
 from toolkit.evaluation.system import CaptionScorer, decode_system, gold_scorer, reward_scorer, score_system
 from toolkit.evaluation.tokens import TokenCounter
@@ -40,7 +39,6 @@ if TYPE_CHECKING:
 __all__ = ["RewardModelCard", "evaluate_systems"]
 
 RewardModelCard = Callable[[Sequence[PreferenceRow]], Mapping[str, Any]]
-_RESERVED = ("blind", "human")
 _logger = logging.getLogger("vlm_rlhf.evaluation")
 
 
@@ -48,6 +46,7 @@ def evaluate_systems(
     recipe: EvalRecipe,
     run: RunDirectory,
     *,
+    inputs: EvaluationInputs | None = None,
     reward: Reward | None = None,
     reward_model_card: RewardModelCard | None = None,
 ) -> dict[str, Any]:
@@ -56,28 +55,26 @@ def evaluate_systems(
     Args:
         recipe: the recipe.
         run: the prepared run directory. Decoding goes on where an earlier run stopped.
+        inputs: what ``read_inputs`` returned; read here by default.
         reward: scores captions for the column ``reward``; the recipe's script loads it, for this layer knows no
             reward models.
-        reward_model_card: accuracies of the reward model on the pairs of ``preference_pairs``, as
+        reward_model_card: accuracies of the reward model on the pairs of ``inputs``, as
             ``toolkit.evaluation.pairs.accuracy_card`` builds them.
 
     Raises:
         RecipeError: names that clash or do not exist, pairs without a reward model; all at once.
-        DataError: the test split is unfit for scoring.
+        DataError: the data are unfit for scoring.
     """
-    _check(recipe, reward_model_card)
-    from toolkit.data.sources import load_prompt_rows
-
-    root = Path(recipe.data.root)
-    split = TestSplit.from_rows(load_prompt_rows(recipe.data.test, root), where=f"test data of {root}")
-    stage = _Stage(recipe, run, split, _scorers(recipe, reward))
+    inputs = inputs or read_inputs(recipe, judged=reward_model_card is not None)
+    split = inputs.split
+    stage = _Stage(recipe, run, inputs, _scorers(inputs, reward))
     systems = {system.name: stage.decoded(system) for system in recipe.systems}
     blind, told = stage.blind()
     human = stage.human()
     rows = {name: scores for name, scores in (("blind", blind), ("human", human), *systems.items()) if scores}
     summary: dict[str, Any] = {
         "rows": {name: build_row(scores) for name, scores in rows.items()},
-        "reward_model": _card(recipe, reward_model_card),
+        "reward_model": dict(reward_model_card(inputs.pairs)) if reward_model_card and inputs.pairs else None,
         "differences": build_differences(rows, recipe.differences),
         "intervals": {name: build_intervals(scores) for name, scores in rows.items()},
         "baselines": {"blind": told},
@@ -94,8 +91,12 @@ def evaluate_systems(
 class _Stage:
     recipe: EvalRecipe
     run: RunDirectory
-    split: TestSplit
+    inputs: EvaluationInputs
     scorers: Mapping[str, CaptionScorer]
+
+    @property
+    def split(self) -> TestSplit:
+        return self.inputs.split
 
     def decoded(self, system: SystemSpec) -> SystemScores:
         return self.score(system.name, self.split, self.decode(system, system.name, self.split))
@@ -142,7 +143,7 @@ class _Stage:
     def constant_texts(self) -> dict[str, str]:
         texts: dict[str, str] = {}
         if self.split.captions:
-            texts["caption"] = constant_caption(_train_references(self.recipe) or self.split.references)
+            texts["caption"] = constant_caption(self.inputs.train_references or self.split.references)
         if self.split.questions:
             texts["vqa"] = constant_answer(self.split.questions)
         return texts
@@ -183,69 +184,10 @@ def _better(
     return best, {**chosen, **told, "candidates": rows}
 
 
-def _check(recipe: EvalRecipe, card: RewardModelCard | None) -> None:
-    names = [system.name for system in recipe.systems]
-    known = {*names, *_RESERVED}
-    problems = [
-        f"systems: the name '{name}' is used twice"
-        for name in sorted({n for n in names if names.count(n) > 1})
-    ]
-    problems += [f"systems: '{name}' is the name of a baseline row" for name in names if name in _RESERVED]
-    problems += [
-        f"systems: '{name}' cannot name a folder; expected letters, digits, '-', '_' or '.'"
-        for name in names
-        if not name.replace("-", "").replace("_", "").replace(".", "").isalnum()
-    ]
-    if recipe.blind_from is not None and recipe.blind_from not in names:
-        problems.append(
-            f"blind_from: no system is named '{recipe.blind_from}'; expected one of {', '.join(names)}"
-        )
-    problems += [
-        f"differences: no system is named '{name}'; expected one of {', '.join(sorted(known))}"
-        for pair in recipe.differences
-        for name in pair
-        if name not in known
-    ]
-    if recipe.preference_pairs and card is None:
-        problems.append("preference_pairs: expected a reward_model to judge them, found none")
-    if problems:
-        raise RecipeError("eval recipe", problems, remedy="correct the names in the recipe")
-
-
-def _scorers(recipe: EvalRecipe, reward: Reward | None) -> dict[str, CaptionScorer]:
+def _scorers(inputs: EvaluationInputs, reward: Reward | None) -> dict[str, CaptionScorer]:
     scorers: dict[str, CaptionScorer] = {}
     if reward is not None:
         scorers["reward"] = reward_scorer(reward, "score with the reward model")
-    if recipe.scenes is not None:
-        scorers["gold"] = gold_scorer(_under_root(recipe, recipe.scenes))
+    if inputs.scenes is not None:
+        scorers["gold"] = gold_scorer(inputs.scenes)
     return scorers
-
-
-def _train_references(recipe: EvalRecipe) -> dict[Id, Sequence[str]] | None:
-    if recipe.train_references is None:
-        return None
-    from toolkit.data.coco import read_captions
-
-    problems: list[str] = []
-    items = read_captions(_under_root(recipe, recipe.train_references), problems)
-    if problems:
-        raise DataError(recipe.train_references, problems, remedy="correct the training references")
-    return {item.image_id: item.captions for item in items}
-
-
-def _card(recipe: EvalRecipe, card: RewardModelCard | None) -> dict[str, Any] | None:
-    if card is None or not recipe.preference_pairs:
-        return None
-    from toolkit.data.sources import load_preference_rows
-
-    pairs: list[PreferenceRow] = []
-    for name in recipe.preference_pairs:
-        path = _under_root(recipe, name)
-        pairs += load_preference_rows([RowsSource(kind="rows", file=path.name)], path.parent)
-    return dict(card(pairs))
-
-
-def _under_root(recipe: EvalRecipe, name: str) -> Path:
-    """A file below ``data.root`` where there is one of that name, else relative to the current directory."""
-    below = Path(recipe.data.root) / name
-    return below if below.exists() else Path(name)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from toolkit.errors import DataError, RunFailed
+from toolkit.errors import RunFailed
 from toolkit.evaluation.predict import decoding_header, is_complete, predict_rows
 from toolkit.evaluation.predictions import Prediction, PredictionFile
 from toolkit.evaluation.results import CAPTIONS_FILE, VQA_FILE, read_results, write_results
@@ -30,6 +30,7 @@ from toolkit.runs.metrics import json_safe
 
 if TYPE_CHECKING:
     from toolkit.config.schema import DecodingSpec, ModelSpec
+    from toolkit.data.scenes.scene import Scene
     from toolkit.rewards.base import Reward
 
 __all__ = ["CaptionScorer", "decode_system", "gold_scorer", "reward_scorer", "score_system"]
@@ -134,25 +135,11 @@ def reward_scorer(reward: Reward, label: str) -> CaptionScorer:
     return score
 
 
-def gold_scorer(scenes_file: Path) -> CaptionScorer:
-    """Per-image scores (B,) of the scenes' hidden criterion, 0 to 1.
-
-    Raises:
-        DataError: a line of the file is no scene, or (when called) a row's image has no scene.
-    """
+def gold_scorer(scenes: Mapping[Any, Scene]) -> CaptionScorer:
+    """Per-image scores (B,) of the scenes' hidden criterion, 0 to 1, from the scene of every image."""
     from toolkit.data.scenes.gold import gold
-    from toolkit.data.scenes.scene import read_scenes
-
-    if not scenes_file.is_file():
-        raise DataError(
-            str(scenes_file), "no such file", remedy="leave scenes out for data that are no scenes"
-        )
-    scenes: Mapping[Any, Any] = read_scenes(scenes_file)
 
     def score(rows: Sequence[PromptRow], predictions: Sequence[Prediction]) -> NDArray[np.float64]:
-        missing = [f"image {row.image_id!r} has no scene" for row in rows if row.image_id not in scenes]
-        if missing:
-            raise DataError(str(scenes_file), missing, remedy="give the scenes.jsonl of the test split")
         pairs = zip(rows, predictions, strict=True)
         return np.array([gold(scenes[row.image_id], prediction.text) for row, prediction in pairs])
 

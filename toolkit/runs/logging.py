@@ -37,3 +37,5 @@ def setup_logging(*, level: int = logging.INFO, rank: int = 0) -> None:
             logging.Formatter(f"%(asctime)s {prefix}%(levelname).1s %(message)s", "%H:%M:%S")
         )
     logger.setLevel(level if rank == 0 else max(level, logging.WARNING))
+    # It tells at every start on some CPUs that a kernel is missing which this toolkit never uses.
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
