@@ -55,12 +55,29 @@ def four_steps(
     )
 
 
-@pytest.mark.parametrize("critic", ["shared", "adapter"])
+@pytest.fixture(scope="module", params=["shared", "adapter"])
+def arguments(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """A 4-bit run with either critic."""
+    return {"changes": {**CHANGES, "ppo__critic": request.param}, "bits": 4}
+
+
+@pytest.fixture(scope="module")
+def one_process(
+    base: Path, tmp_path_factory: pytest.TempPathFactory, arguments: dict[str, Any]
+) -> tuple[list[Any], dict[str, torch.Tensor]]:
+    """What one process makes of the batch."""
+    return four_steps(base, tmp_path_factory.mktemp("one") / "run", "none", **arguments)
+
+
 @pytest.mark.parametrize("launcher", ["ddp", "zero2", "zero3"])
-def test_two_processes_equal_one(base: Path, tmp_path: Path, launcher: str, critic: str) -> None:
-    changes = {**CHANGES, "ppo__critic": critic}
-    arguments = {"changes": changes, "bits": 4}
-    one, one_adapter = four_steps(base, tmp_path / "one", "none", **arguments)
+def test_two_processes_equal_one(
+    base: Path,
+    tmp_path: Path,
+    arguments: dict[str, Any],
+    one_process: tuple[list[Any], dict[str, torch.Tensor]],
+    launcher: str,
+) -> None:
+    one, one_adapter = one_process
     two, two_adapter = four_steps(base, tmp_path / "two", launcher, **arguments)
     for first, second in zip(one, two, strict=True):
         assert second["grad_norms"] == pytest.approx(first["grad_norms"], rel=1e-3)
