@@ -12,6 +12,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from toolkit.runs.atomic import atomic_directory
 from toolkit.runs.directory import RunDirectory
+from toolkit.training.partitioned import load_trained_tensors, trained_tensors
 
 if TYPE_CHECKING:
     from reward_models.trainer import RewardTrainer
@@ -76,12 +77,11 @@ class BestModel(TrainerCallback):
             return None
         with safe_open(str(path), framework="pt") as file:
             step = int(file.metadata()["step"])
-        model = self.trainer.accelerator.unwrap_model(self.trainer.model)
-        model.load_state_dict(load_file(str(path)), strict=False)
+        load_trained_tensors(self.trainer, load_file(str(path)))
         return step
 
     def _keep(self, state: TrainerState) -> None:
-        tensors = self.trainer.trained_tensors()
+        tensors = trained_tensors(self.trainer)
         if state.is_world_process_zero:
             with atomic_directory(self.directory.path / _FOLDER) as folder:
                 save_file(tensors, str(folder / _FILE), metadata={"step": str(state.global_step)})

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from peft import PeftModel
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from reward_models.model import VlmRewardModel
 from toolkit.config.schema import ModelSpec, QuantizationSpec
@@ -102,14 +104,31 @@ def mismatches(trained: RewardConfig, present: RewardConfig) -> list[str]:
     return reasons
 
 
-def save_reward_model(model: VlmRewardModel, directory: Path, config: RewardConfig) -> None:
-    """Write the model into an existing ``directory``: weights, head, configuration and processor; no pickle."""
+def save_reward_model(
+    model: VlmRewardModel,
+    directory: Path,
+    config: RewardConfig,
+    *,
+    tensors: Mapping[str, Tensor] | None = None,
+) -> None:
+    """Write the model into an existing ``directory``: weights, head, configuration and processor; no pickle.
+
+    Args:
+        model: what to write.
+        directory: where.
+        config: what it was trained on, and its figures.
+        tensors: the trained tensors by their names in ``model``, where the model itself holds parts of them
+            only (ZeRO-3); without it they are read from the model.
+    """
     options: dict[str, Any] = {}
+    if tensors is not None:
+        options["state_dict"] = _below("model.", tensors)
     if isinstance(model.model, PeftModel):
         options["selected_adapters"] = [model.adapter or POLICY]
     model.model.save_pretrained(directory, **options)
-    head = {name: tensor.detach().cpu().contiguous() for name, tensor in model.head.state_dict().items()}
-    save_file(head, str(directory / HEAD_FILE))
+    head = model.head.state_dict() if tensors is None else _below("head.", tensors)
+    whole = {name: tensor.detach().cpu().contiguous() for name, tensor in head.items()}
+    save_file(whole, str(directory / HEAD_FILE))
     text = json.dumps(config.model_dump(mode="json"), indent=2, sort_keys=True)
     (directory / CONFIG_FILE).write_text(text + "\n", encoding="utf-8")
     model.vlm.processor.save_pretrained(directory)
@@ -178,6 +197,11 @@ def refuse_mismatch(directory: Path, trained: RewardConfig, present: RewardConfi
             "\n  ".join([f"the reward model {directory} does not fit:", *reasons]),
             remedy="use the base, precision and processor it was trained with, or train it again on this one",
         )
+
+
+def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors whose names begin with ``prefix``, without it."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def _weight_digests(base_id: str) -> dict[str, str]:

@@ -42,16 +42,20 @@ class VlmRewardModel(nn.Module):
         """A reward model with an untrained head; its scores are exactly 0 until the first step."""
         return cls(vlm, ScalarHead(vlm.hidden_size).to(vlm.device))
 
-    def forward(self, batch: VlmBatch) -> Tensor:
-        """Scores (B,) in float32 of the prompts and completions in ``batch``, padded on either side."""
+    def forward(self, batch: VlmBatch, ends: Tensor | None = None) -> Tensor:
+        """Scores in float32 of the prompts and completions in ``batch``, padded on either side.
+
+        Args:
+            batch: B sequences.
+            ends: (B, K) positions to score, for sequences that hold several completions; the result is (B,
+                K). Without it each sequence is scored at its last attended token: (B,).
+        """
         with self._role():
             output = trunk(self.model)(**batch.model_inputs(), use_cache=False, return_dict=True)
-        return self.head(pool_last(output.last_hidden_state, batch.inputs["attention_mask"]))
-
-    def trainable_state(self) -> dict[str, Tensor]:
-        """The trained tensors (adapter or full weights, and the head) under their names in this module."""
-        trained = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
-        return {name: tensor for name, tensor in self.state_dict().items() if name in trained}
+        hidden = output.last_hidden_state
+        if ends is None:
+            return self.head(pool_last(hidden, batch.inputs["attention_mask"]))
+        return self.head(hidden.gather(1, ends.unsqueeze(-1).expand(-1, -1, hidden.shape[-1])))
 
     def _role(self) -> AbstractContextManager[None]:
         return nullcontext() if self.adapter is None else role(self.model, self.adapter)

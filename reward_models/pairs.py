@@ -1,4 +1,4 @@
-"""Batches of preference pairs: the chosen completions stacked on the rejected ones, over the same pictures."""
+"""Batches of preference pairs: chosen and rejected completions to the same prompt and pictures."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from reward_models.packing import can_pack, pack_pairs
 from reward_models.prompts import PromptEncoder
 from toolkit.models.encoding import VlmBatch, collate
 from toolkit.records import PreferenceRow
@@ -17,15 +18,17 @@ __all__ = ["PairBatch", "PairCollator", "score_pairs"]
 
 @dataclass(frozen=True)
 class PairBatch:
-    """``B`` pairs as one batch of 2B sequences: row i is the chosen, row B + i the rejected one of pair i.
+    """``B`` pairs: 2B sequences, or B sequences that hold both completions behind one prompt.
 
     Attributes:
-        sequences: both completions behind the same prompt and pictures.
+        sequences: without ``ends``, row i is the chosen and row B + i the rejected completion of pair i.
         margin: (B,) float32; 0 where a pair names none.
+        ends: (B, 2) positions of the last token of chosen and rejected, see ``reward_models.packing``.
     """
 
     sequences: VlmBatch
     margin: Tensor
+    ends: Tensor | None = None
 
 
 class PairCollator:
@@ -33,23 +36,31 @@ class PairCollator:
 
     Args:
         encoder: encodes prompts; each picture once.
+        pack: put both completions behind one prompt where the model allows it; the scores are the same.
     """
 
-    def __init__(self, encoder: PromptEncoder) -> None:
+    def __init__(self, encoder: PromptEncoder, *, pack: bool = True) -> None:
         self.encoder = encoder
+        self.pack = pack and can_pack(encoder.vlm)
 
     def __call__(self, rows: Sequence[PreferenceRow]) -> dict[str, PairBatch]:
         """``{"pairs": PairBatch}``: the form in which transformers' ``Trainer`` hands batches on."""
         prompts = self.encoder.encode([row.prompt for row in rows], [row.images for row in rows])
-        texts = [*(row.chosen for row in rows), *(row.rejected for row in rows)]
-        completions = self.encoder.completions(texts)
+        chosen = self.encoder.completions([row.chosen for row in rows])
+        rejected = self.encoder.completions([row.rejected for row in rows])
         vlm = self.encoder.vlm
-        batch = collate(vlm, [*prompts, *prompts], completions, padding_side="right")
         margin = torch.tensor([row.margin or 0.0 for row in rows], dtype=torch.float32, device=vlm.device)
+        if self.pack:
+            batch, ends = pack_pairs(vlm, prompts, chosen, rejected)
+            return {"pairs": PairBatch(batch, margin, ends)}
+        batch = collate(vlm, [*prompts, *prompts], [*chosen, *rejected], padding_side="right")
         return {"pairs": PairBatch(batch, margin)}
 
 
 def score_pairs(model: nn.Module, batch: PairBatch) -> tuple[Tensor, Tensor]:
     """Scores (B,) of the chosen and (B,) of the rejected completions, from one forward of ``model``."""
-    chosen, rejected = model(batch.sequences).chunk(2)
+    if batch.ends is None:
+        chosen, rejected = model(batch.sequences).chunk(2)
+    else:
+        chosen, rejected = model(batch.sequences, batch.ends).unbind(1)
     return chosen, rejected

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from transformers import TrainingArguments, set_seed
@@ -26,6 +25,7 @@ from toolkit.records import PreferenceRow
 from toolkit.runs.atomic import atomic_directory, atomic_write_text
 from toolkit.runs.directory import RunDirectory
 from toolkit.training.arguments import trainer_arguments
+from toolkit.training.partitioned import trained_tensors
 from toolkit.training.running import fit
 
 __all__ = ["EVALUATION_FILE", "train_reward"]
@@ -115,15 +115,16 @@ def _finish(
             "held_out_pairs": len(rows) if held_out else 0,
         }
     )
+    # Forwards and gathering are collective where the weights are split, so every process takes part in them.
+    report = evaluate_pairs(LearnedReward(model, config), rows) if held_out else None
+    tensors = trained_tensors(trainer)
     if trainer.is_world_process_zero():
-        if held_out and not trainer.is_deepspeed_enabled:
-            _write_evaluation(LearnedReward(model, config), rows, directory.path / EVALUATION_FILE)
+        if report is not None:
+            text = json.dumps(report.as_json(), indent=2) + "\n"
+            atomic_write_text(directory.path / EVALUATION_FILE, text)
+            _LOG.info("%s", report.summary())
         with atomic_directory(directory.final) as folder:
-            save_reward_model(model, folder, config)
+            save_reward_model(
+                model, folder, config, tensors=tensors if trainer.is_deepspeed_enabled else None
+            )
     trainer.accelerator.wait_for_everyone()
-
-
-def _write_evaluation(reward: LearnedReward, rows: Sequence[PreferenceRow], path: Path) -> None:
-    report = evaluate_pairs(reward, rows)
-    atomic_write_text(path, json.dumps(report.as_json(), indent=2) + "\n")
-    _LOG.info("%s", report.summary())

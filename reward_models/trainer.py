@@ -19,6 +19,7 @@ from reward_models.pairs import PairBatch, PairCollator, score_pairs
 from toolkit.config.schema import RewardLossSpec
 from toolkit.errors import RunFailed
 from toolkit.records import PreferenceRow
+from toolkit.training.partitioned import trained_tensors
 
 __all__ = ["RewardTrainer"]
 
@@ -93,7 +94,8 @@ class RewardTrainer(Trainer):
         """Add accuracy and margin since the last line to lines of training steps."""
         if "loss" in logs:
             for name, values in self._since_log.items():
-                logs[name] = sum(values) / len(values)
+                mean = torch.tensor(sum(values) / len(values), device=self.args.device)
+                logs[name] = self.accelerator.reduce(mean, "mean").item()
             self._since_log.clear()
         super().log(logs, start_time)
 
@@ -154,20 +156,9 @@ class RewardTrainer(Trainer):
         model.train(was_training)
         return torch.cat(chosen).numpy(), torch.cat(rejected).numpy()
 
-    def trained_tensors(self) -> dict[str, Tensor]:
-        """Copies on the CPU of all tensors that train, by name; under DeepSpeed gathered from every process."""
-        model: VlmRewardModel = self.accelerator.unwrap_model(self.model)
-        if self.is_deepspeed_enabled:
-            names = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-            whole = self.accelerator.get_state_dict(self.model_wrapped)
-            state = {name: tensor for name, tensor in whole.items() if name in names}
-        else:
-            state = model.trainable_state()
-        return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in state.items()}
-
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Write the trained tensors, and nothing of the frozen base, for a checkpoint."""
-        state = self.trained_tensors()
+        state = trained_tensors(self)
         if self.args.should_save:
             folder = Path(output_dir or str(self.args.output_dir))
             folder.mkdir(parents=True, exist_ok=True)

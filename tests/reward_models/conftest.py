@@ -20,6 +20,7 @@ from toolkit.config.schema import (
     RunSpec,
     TinyArchitecture,
 )
+from toolkit.models.families.idefics3 import build_tiny_idefics3
 from toolkit.models.families.llava import build_tiny_llava
 from toolkit.models.families.qwen2_5_vl import build_tiny_qwen2_5_vl
 from toolkit.models.loading import load_vlm
@@ -51,12 +52,16 @@ def one_thread():
 def bases(tmp_path_factory) -> dict[str, Path]:
     """A saved random model of each family."""
     root = tmp_path_factory.mktemp("bases")
-    builders = {"llava": build_tiny_llava, "qwen2_5_vl": build_tiny_qwen2_5_vl}
-    for name in FAMILIES:
-        model, processor = builders[name](ARCHITECTURE, texts=TEXTS * 20, seed=0)
+    builders = {
+        "llava": build_tiny_llava,
+        "qwen2_5_vl": build_tiny_qwen2_5_vl,
+        "idefics3": build_tiny_idefics3,
+    }
+    for name, build in builders.items():
+        model, processor = build(ARCHITECTURE, texts=TEXTS * 20, seed=0)
         model.save_pretrained(root / name)
         processor.save_pretrained(root / name)
-    return {name: root / name for name in FAMILIES}
+    return {name: root / name for name in builders}
 
 
 @pytest.fixture(scope="session")

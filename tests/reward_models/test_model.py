@@ -86,13 +86,16 @@ def test_the_head_starts_at_zero_and_trains_in_float32(bases, new_reward):
     model = VlmRewardModel.new(vlm)
     assert model.head.linear.weight.dtype == torch.float32
     assert not model.head.linear.weight.any()
-    names = model.trainable_state()
+    names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
     assert any(name.startswith("head.") for name in names)
     assert all("lora_" in name or name.startswith("head.") for name in names)
 
 
-def test_pairs_are_stacked_chosen_first_and_every_trained_tensor_gets_a_gradient(reward_model, pairs):
-    batch = PairCollator(PromptEncoder(reward_model.vlm))(pairs[:3])["pairs"]
+@pytest.mark.parametrize("pack", [False, True])
+def test_a_pair_scores_as_its_texts_do_alone_and_every_trained_tensor_gets_a_gradient(
+    reward_model, pairs, pack
+):
+    batch = PairCollator(PromptEncoder(reward_model.vlm), pack=pack)(pairs[:3])["pairs"]
     chosen, rejected = score_pairs(reward_model, batch)
     torch.testing.assert_close(chosen, scores_of(reward_model, pairs[:3]), atol=1e-5, rtol=0)
     bad = [dataclasses.replace(row, chosen=row.rejected) for row in pairs[:3]]

@@ -38,9 +38,9 @@ class AtomicCheckpoints(TrainerCallback):
     """Moves finished checkpoints from the trainer's output directory to the run and prunes old ones.
 
     It also makes the trainer log whenever it saves: the logged loss is a mean since the last log line, and
-    without that a resumed run would average over other steps than the uninterrupted one. The last step gets no
-    checkpoint (``final/`` follows at once), unless the best one is wanted at the end: resumed from there, the
-    trainer would run one step too many.
+    without that a resumed run would average over other steps than the uninterrupted one. The last step gets
+    no checkpoint (``final/`` follows at once), unless the best one is wanted at the end: resumed from
+    there, the trainer would run one step too many.
 
     Args:
         directory: the run directory.

@@ -9,6 +9,7 @@ from peft import PeftModel
 from transformers import Trainer
 
 from toolkit.runs.atomic import atomic_directory
+from toolkit.training.partitioned import trained_tensors
 
 __all__ = ["save_final"]
 
@@ -21,9 +22,7 @@ def save_final(trainer: Trainer, processor: Any, final: Path) -> None:
     holds no pickle. Under DeepSpeed the weights are gathered on every process and written by the first.
     """
     model = trainer.accelerator.unwrap_model(trainer.model)
-    state = (
-        trainer.accelerator.get_state_dict(trainer.model_wrapped) if trainer.is_deepspeed_enabled else None
-    )
+    state = _state(trainer, model)
     if trainer.is_world_process_zero():
         with atomic_directory(final) as staging:
             options: dict[str, Any] = {} if state is None else {"state_dict": state}
@@ -32,3 +31,13 @@ def save_final(trainer: Trainer, processor: Any, final: Path) -> None:
             model.save_pretrained(staging, **options)
             processor.save_pretrained(staging)
     trainer.accelerator.wait_for_everyone()
+
+
+def _state(trainer: Trainer, model: Any) -> dict[str, Any] | None:
+    """The tensors to write where the model itself may hold only parts of them; None where it holds all."""
+    if not trainer.is_deepspeed_enabled:
+        return None
+    if isinstance(model, PeftModel):
+        return trained_tensors(trainer)
+    whole: dict[str, Any] | None = trainer.accelerator.get_state_dict(trainer.model_wrapped)
+    return whole

@@ -1,8 +1,8 @@
 """First step of pretraining from scratch: teach the vision tower what each patch shows.
 
-Real vision-language models start from a tower that was pretrained on its own. Learning shapes through a language
-model's loss alone takes a tiny model many times longer: the loss says little about a patch until colour and
-position are learnt.
+Real vision-language models start from a tower that was pretrained on its own. Learning shapes through a
+language model's loss alone takes a tiny model many times longer: the loss says little about a patch until
+colour and position are learnt.
 """
 
 from __future__ import annotations
