@@ -71,11 +71,11 @@ def _tokens_in_context(caption: str) -> tuple[str, ...]:
             first, last = (match.start() if first < 0 else first), match.end()
             continue
         if first >= 0:
-            tokens += _kept(lex(caption[first : match.end()], last - first))
+            tokens += _kept(lex(caption[first : match.end() + 1], last - first))
             first = -1
         tokens += known
     if first >= 0:
-        tokens += _kept(lex(caption[first:], last - first))
+        tokens += _kept(lex(f"{caption[first:]}\n", last - first))
     return tuple(tokens)
 
 

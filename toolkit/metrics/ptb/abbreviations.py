@@ -6,22 +6,35 @@ small letters, with a capital, and in capitals.
 
 from __future__ import annotations
 
-__all__ = ["ABBREVIATIONS", "BEFORE_NUMBERS", "CAPITALISED", "SENTENCE_STARTERS", "UNCAPITALISED"]
+__all__ = [
+    "BEFORE_NUMBERS",
+    "CAPITALISED",
+    "FINAL",
+    "SENTENCE_STARTERS",
+    "TITLES",
+    "UNCAPITALISED_FINAL",
+    "UNCAPITALISED_TITLES",
+]
 
-# In any case. Single letters are no list but a rule of the grammar.
-ABBREVIATIONS = frozenset(
-    "adj adm adv al ala alex apr ariz assn assoc asst atty attys aug ave bancorp bhd bldg blvd brig bros calif capt "
-    "cf cie cmdr co col colo comdr conn corp cos cpl ct dak dec dept det dr drs elec ens esq est etc ext feb fla "
-    "fri ft ga gen gov govs hon inc ind insp intl invt jan jos jr jul jun kan kans ky lieut lt ltd maj mar md "
-    "messrs mich minn mlle mme mo mon mont mr mrs ms msgr mt natl neb nev nov oct okla penn pfc ph plc pres prof "
-    "profs pvt rd rep reps rev rt sen sens sep sept seq sfc sgt spc sq sr st ste supt supts sys tel tenn thu thurs "
-    "treas tue tues univ va vs vt wed wis wisc wm wyo".split()
+# Can end a sentence; in any case of letters. Single letters are no list but a rule of the grammar.
+FINAL = frozenset(
+    "al ala apr ariz assn aug bancorp bhd bldg blvd bros calif co colo conn corp cos ct dak dec esq est etc ext feb "
+    "fla fri ga inc ind intl jan jr jul jun kan kans ky ltd mar md mich minn mo mon mont neb nev nov oct okla penn "
+    "plc rd rt sep sept seq sq sr sys tel tenn thu thurs tue tues univ va vt wed wis wisc wyo".split()
+)
+
+# Stand before a name or another word; in any case of letters.
+TITLES = frozenset(
+    "adj adm adv alex assoc asst atty attys ave brig capt cf cie cmdr col comdr cpl dept det dr drs elec ens ft gen "
+    "gov govs hon insp invt jos lieut lt maj messrs mlle mme mr mrs ms msgr mt natl pfc ph pres prof profs pvt rep "
+    "reps rev sen sens sfc sgt spc st ste supt supts treas vs wm".split()
 )
 
 # Not when all in capitals.
-UNCAPITALISED = frozenset("mfg mtg ppte pptes ppty pptys pte ptes pty ptys".split())
+UNCAPITALISED_FINAL = frozenset("ppte pptes ppty pptys pte ptes pty ptys".split())
+UNCAPITALISED_TITLES = frozenset("mfg mtg".split())
 
-# Words of their own in small letters.
+# Words of their own in small letters; can end a sentence.
 CAPITALISED = frozenset("ark az del ill la mass miss ore pa tex wash".split())
 
 # Only before a number.

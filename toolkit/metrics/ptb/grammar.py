@@ -11,11 +11,13 @@ import re
 from dataclasses import dataclass
 
 from toolkit.metrics.ptb.abbreviations import (
-    ABBREVIATIONS,
     BEFORE_NUMBERS,
     CAPITALISED,
+    FINAL,
     SENTENCE_STARTERS,
-    UNCAPITALISED,
+    TITLES,
+    UNCAPITALISED_FINAL,
+    UNCAPITALISED_TITLES,
 )
 from toolkit.metrics.ptb.characters import DIGIT, LETTER, MARK, SYMBOL
 
@@ -31,23 +33,28 @@ class Rule:
     pattern: re.Pattern[str]
 
 
-_L = f"[{LETTER}{MARK}]"
+_L = f"[{LETTER}{MARK}\u00ad]"
 _D = f"[{DIGIT}]"
-_LD = f"[{LETTER}{DIGIT}\u00ad]"
+_LD = f"[{LETTER}{DIGIT}]"
 _WORD = f"{_L}[{LETTER}{MARK}{DIGIT}\u00ad]*"
 _Q = "(?:['\u2019\u0092]|&apos;)"
 _CURLY = "(?:[\u2019\u0092]|&apos;)"
 _QQ = "(?:['\u2019\u0092`\u2018\u201b\u0091]|&apos;)"
+_QUOTE = "[`\u0091-\u0094\u00ab\u00bb\u2018-\u201f\u2039\u203a]"
 _DASH = "[-_\u058a\u2010\u2011]"
 _AZ = "[A-Za-z]"
 _AN = "[A-Za-z0-9]"
 _NO_LETTER = "(?![A-Za-z])"
 _BLANK = "[ \u00a0]"
-# The inside of an address, and what it can end in.
-_URL = r"[^\s\"<>|(){}\u00a0]"
-_URL_END = r"[^\s\"<>|(){}.!?,\u00a0-]"
-_PATH = rf"/[^\s\"<>|()\u00a0]+{_URL_END}"
-_HOST = r"[^\s\"<>|(){}.!?,\u00a0$'\-/:;=@\[\\\]^_`0-9]"
+# Blanks end an address, and the characters of the first group; those of the second cannot be its last.
+_OUTSIDE = r" \t\n\r\f\v\u00a0\"<>|()"
+_URL = rf"[^{_OUTSIDE}{{}}]"
+_URL_END = rf"[^{_OUTSIDE}{{}}.!?,-]"
+_PATH = rf"/[^{_OUTSIDE}]+{_URL_END}"
+_HOST = rf"[^{_OUTSIDE}{{}}!$',-_`]"  # from comma to underscore: digits and capitals too
+_AMPERSAND = "[A-Z]+(?:(?:&(?i:amp);|[&+])[A-Z]+)+"
+_JOINED = rf"{_AN}[A-Za-z0-9.,\u00ad]*(?:-[A-Za-z0-9\u00ad]+)+"
+_PART = f"(?:[dDoOlL]{_QQ}{_LD})?{_LD}+"
 _FACE = "['<=>^x~]"
 _ATTRIBUTE = "[A-Za-z][A-Za-z0-9_:.-]*(?: *= *(?:\"[^\"]*\"|'[^']*'))?"
 _FILE_TYPES = (
@@ -69,18 +76,24 @@ _OTHER = (
     rf"[{SYMBOL}\x21-\x7e\u0080\u0091-\u0094\u0096\u0097\u00a2-\u00a4\u00ab\u00ad\u00b2\u00b3\u00b9\u00bb-\u00be\u2013-"
     r"\u2015\u2018-\u201f\u2026\u2039\u203a\u2070\u2074-\u2079\u2080-\u2089\u20a0\u20ac\u2153\u2154]"
 )
-_ABBREVIATED = (
-    rf"(?i:{_one_of(ABBREVIATIONS)})|{_one_of(UNCAPITALISED)}|{_with_capital(UNCAPITALISED)}|{_with_capital(CAPITALISED)}"
-)
+
+
+def _abbreviated(any_case: frozenset[str], not_in_capitals: frozenset[str]) -> str:
+    return f"(?i:{_one_of(any_case)})|{_one_of(not_in_capitals)}|{_with_capital(not_in_capitals)}"
+
+
+_FINAL = f"{_abbreviated(FINAL, UNCAPITALISED_FINAL)}|{_with_capital(CAPITALISED)}"
+_TITLE = _abbreviated(TITLES, UNCAPITALISED_TITLES)
 
 _SPECIFICATION: list[tuple[str, str, str]] = [
-    ("markup", "<", rf"<(?:[!?][A-Za-z-][^>\r\n]*|/[A-Za-z][A-Za-z0-9_:.-]*|[A-Za-z][A-Za-z0-9_:.-]*(?: +{_ATTRIBUTE})* *(?:/ *)?)>"),
-    ("entity", "&", r"&(?i:amp|lt|gt|quot|nbsp|mdash|ndash);|&apos;|&\#\d+;|&[aeiouAEIOU](?i:acute|grave|uml);"),
+    ("markup", "<", rf"<(?:[!?][A-Za-z-][^>\r\n]*|/[A-Za-z][A-Za-z0-9_:.-]* *|[A-Za-z][A-Za-z0-9_:.-]*(?: +{_ATTRIBUTE})* *(?:/ *)?)>"),
+    ("bracket", "-", "-(?i:[LR][CRS]B)-"),
+    ("entity", "&", r"&(?i:amp|lt|gt|quot|nbsp|mdash|ndash|md);|&apos;|&\#\d+;|&[aeiouAEIOU](?i:acute|grave|uml);"),
     ("address", "hH", rf"(?i:https?)://{_URL}+{_URL_END}"),
-    ("www", "wW", rf"(?i:www)\.(?:[^\s\"<>|(){{}}.!?,\u00a0]+\.)+[A-Za-z]{{2,4}}(?:{_PATH})?"),
+    ("www", "wW", rf"(?i:www)\.(?:[^{_OUTSIDE}{{}}.!?,]+\.)+[A-Za-z]{{2,4}}(?:{_PATH})?"),
     ("host", _ANY, rf"(?:{_HOST}+\.)+(?i:com|net|org|edu)(?:{_PATH})?"),
-    ("file", _AN, rf"{_AN}+(?:\.{_AN}+)*\.(?i:{_FILE_TYPES})(?!{_AN})"),
-    ("mail", "A-Za-z0-9<", rf"<?{_AN}{_URL}*@(?:[^\s\"<>|(){{}}.\u00a0]+\.)*[^\s\"<>|(){{}}.\u00a0]+>?"),
+    ("file", f"{LETTER}{DIGIT}", rf"(?:{_LD}+(?:\.{_LD}+)*\.(?i:{_FILE_TYPES}))(?=[\s!,.?])"),
+    ("mail", "A-Za-z0-9<", rf"<?{_AN}{_URL}*@(?:[^{_OUTSIDE}{{}}.]+\.)*[^{_OUTSIDE}{{}}.]+>?"),
     ("mention", "@", r"@[A-Za-z_][A-Za-z0-9_]*"),
     ("hash tag", "#", rf"\#{_L}+"),
     ("cannot", "cC", rf"(?P<token>(?i:can))(?i:not){_NO_LETTER}"),
@@ -90,36 +103,39 @@ _SPECIFICATION: list[tuple[str, str, str]] = [
     ("tis", "'", r"(?P<token>'[tT])(?i:is|was)"),
     ("before n't", _AZ, rf"(?P<token>{_AZ}*[A-MO-Za-mo-z])(?i:n{_QQ}t)"),
     ("n't", "nN", rf"(?i:n{_QQ}t)"),
-    ("before clitic", _L, rf"(?P<token>{_WORD})(?:'(?i:s|d|m|re|ve|ll){_NO_LETTER}|{_CURLY}(?i:s|d|m|re|ve|ll))"),
+    ("before clitic", _L, rf"(?P<token>{_WORD}){_Q}(?i:s|d|m|re|ve|ll)"),
     ("clitic", "&'\u2019\u0092", rf"'(?i:s|d|m|re|ve|ll){_NO_LETTER}|{_CURLY}(?i:s|d|m|re|ve|ll)"),
-    ("elision", "&'\u2019\u0092", rf"{_Q}(?i:em|til|cause|n{_Q}|\d0s)|'[nN](?=\s|$)|{_CURLY}[nN]|{_Q}\d\d(?=\s|$)"),
+    ("elision", "&'\u2019\u0092", rf"{_Q}(?i:em|till?|cause|n{_Q}|[2-9]0s)|'[nN](?=\s|$)|{_CURLY}[nN]|{_Q}\d\d(?=\s|$)"),
     ("opening elision", "dDlLjJyY", rf"(?P<token>[dDlLjJyY]{_Q}){_L}"),
-    ("closing elision", "oOdD", rf"(?i:ol|dunkin){_Q}"),
-    ("name", _AZ, rf"(?:[A-HJ-XZ]|[dlno]){_QQ}{_AZ}{_AN}+(?:-{_AZ}+)*"),
-    ("vowels", _AZ, rf"{_AZ}+[aeiouyAEIOUY]{_QQ}[aeiouA-Z]{_AZ}*"),
-    ("spelled", _AZ, rf"(?i:c{_Q}est|c{_Q}mon|s{_Q}mores|nat{_Q}l|cap{_Q}n|li{_Q}l)|(?i:o{_QQ}o)"),
+    ("letter elision", "dDlLjJ", rf"[dDlLjJ]{_Q}"),
+    ("closing elision", "oOdDsS", rf"(?i:ol|dunkin|somethin){_Q}"),
+    ("prefix", "aApP", "(?i:pro|anti)-"),
+    ("name", _AZ, rf"(?:[A-HJ-XZ]|[dlno]){_QQ}[{LETTER}{MARK}]{{2,}}"),
+    ("vowels", _L, rf"{_L}+[aeiouyAEIOUY]{_QQ}[aeiouA-Z]{_L}*"),
+    ("spelled", _AZ, rf"(?i:c{_Q}est|c{_Q}mon|s{_Q}mores|nat{_Q}l|cap{_Q}n|li{_Q}l|e'er)|(?i:o{_QQ}o)"),
     ("contd", "cC", "(?i:cont['\u2019]d\\.)"),
     ("fraction", "0-9", rf"(?:\d{{1,4}}[- \u00a0])?\d{{1,4}}(?:\\?/|\u2044)\d{{1,4}}"),
     ("date", "0-9", r"\d{1,2}[-/]\d{1,2}[-/]\d{2,4}"),
     ("phone", "(+0-9", rf"(?:\(\d{{2,3}}\){_BLANK}?|(?:\+\+?)?(?:\d{{2,4}}[- \u00a0])?\d{{2,4}}[- \u00a0])\d{{3,4}}[- \u00a0]?\d{{3,5}}"),
     ("number", f"[-+.,:{DIGIT}\u00ad\u066b\u066c]", rf"[-+]?(?:{_D}+(?:[.,:\u00ad\u066b\u066c]{_D}+)*|(?:[.,:\u00ad\u066b\u066c]{_D}+)+)"),
-    ("thing", f"{LETTER}{DIGIT}", rf"{_LD}+(?:{_DASH}{_LD}+)*"),
-    ("joined", _AN, rf"{_AN}[A-Za-z0-9.,]*(?:-[A-Za-z0-9\u00ad]+)+(?:(?:\.[A-Za-z])+\.)?"),
-    ("slashes", _AN, r"[A-Za-z0-9]+(?:-[A-Za-z]+){0,2}(?:\\?/[A-Za-z0-9]+(?:-[A-Za-z]+){0,2}){1,2}"),
+    ("thing", f"{LETTER}{DIGIT}", rf"{_PART}(?:{_DASH}{_PART})*"),
     ("word", _L, _WORD),
     ("dotted", _L, rf"{_WORD}(?:[.!?]{_WORD})+"),
+    ("final", _AZ, rf"(?P<token>(?:{_FINAL}|[Pp][Hh]\.[Dd])\.)[\s\S]{{0,2}}"),
+    ("joined", _AN, rf"{_AN}[A-Za-z0-9.,\u00ad]*(?:-[A-Za-z0-9\u00ad]+)*-{_AZ}(?:\.{_AZ})+\.|{_JOINED}"),
+    ("slashes", _AN, r"[A-Za-z0-9]+(?:-[A-Za-z]+){0,2}(?:\\?/[A-Za-z0-9]+(?:-[A-Za-z]+){0,2}){1,2}"),
     ("initials", _AZ, r"[A-Za-z](?:\.[A-Za-z])*\."),
-    ("last initial", _AZ, rf"(?P<token>[A-Za-z])\.\s+(?:{_with_capital(SENTENCE_STARTERS)}){_NO_LETTER}"),
-    ("doctorate", "pP", r"(?i:ph\.d\.)"),
-    ("abbreviation", _AZ, rf"(?:{_ABBREVIATED})\."),
+    ("last initial", _AZ, rf"(?P<token>[A-Za-z])\.\s+(?:{_with_capital(SENTENCE_STARTERS)})\s"),
+    ("title", _AZ, rf"(?:{_TITLE})\."),
     ("numbered", _AZ, rf"(?P<token>(?i:{_one_of(BEFORE_NUMBERS)})\.)\s?\d"),
-    ("before comma", f"{LETTER}{DIGIT}", rf"(?P<token>{_LD}+(?:{_DASH}{_LD}+)*\.),"),
-    ("ampersand", "A-Z", r"[A-Z]+(?:[&+][A-Z]+)+"),
+    ("before comma", f"{LETTER}{DIGIT}", rf"(?P<token>(?:{_PART}(?:{_DASH}{_PART})*|{_WORD}(?:[.!?]{_WORD})+|{_AMPERSAND}|{_JOINED})\.)[,:;]"),
+    ("ampersand", "A-Z", _AMPERSAND),
     ("language", "cCfF", r"[cC]\+\+|[cCfF]\#"),
     ("currency", "A-Z", r"[A-Z]+\$"),
     ("smiley", "<>:;=", r"[<>]?[:;=][-o*']?[()@DOP\[\\\]dp{|](?![A-Za-z0-9])"),
     ("face", "-(x'<=>^x~", rf"(?:-|{_FACE})_(?:-|{_FACE})|\((?:-|{_FACE})[_.]?(?:-|{_FACE})\)|\({_FACE}-(?:{_FACE}|`)\)"),
-    ("runs", _ANY, r"[!?]+|--+|\*+|_+|<<|>>|``|''|@+|\#+|\\\*|\.\.\.|\. \. \."),
+    ("quotes", _ANY, rf"{_QUOTE}{{1,2}}|''"),
+    ("runs", _ANY, r"[!?]+|--+|\*+|_+|<<|>>|@+|\#+|\\\*|\.{3,5}|\.(?: \.){2,4}|[\u00b2\u00b3\u00b9\u2070\u2074-\u2079]+|[\u2080-\u2089]+"),
     ("other", _ANY, _OTHER),
 ]
 

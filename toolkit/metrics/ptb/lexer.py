@@ -27,6 +27,7 @@ _SPELLED = {
     "\u2153": "1/3",
     "\u2154": "2/3",
     "\u2026": "...",
+    "\u00ad": "-",
 }
 _SPELLED |= dict.fromkeys("\u0096\u0097\u2013\u2014\u2015", "--")
 _SPELLED |= dict.fromkeys("\u0091\u2018\u201b\u2039", "`")
@@ -36,9 +37,11 @@ _SPELLED |= dict.fromkeys('\u0094\u00bb\u201d"', "''")
 
 
 _ENTITIES = {"&amp;": "&", "&lt;": "<", "&gt;": ">", "&quot;": "''", "&apos;": "'", "&nbsp;": "\u00a0"}
-_ENTITIES |= {"&mdash;": "--", "&ndash;": "--"}
+_ENTITIES |= {"&md;": "--", "&mdash;": "--", "&ndash;": "--"}
 # Only in these rules is an apostrophe spelled anew; elsewhere inside a word it stays as it was written.
 _STRAIGHTENED = frozenset({"n't", "clitic"})
+# Elsewhere a soft hyphen disappears.
+_WRITTEN_AS_IS = frozenset({"address", "www", "host", "mail", "mention", "hash tag", "markup"})
 _STRAIGHT = {"&apos;": "'", "\u2019": "'", "\u0092": "'", "\u2018": "`", "\u201b": "`", "\u0091": "`"}
 
 
@@ -51,7 +54,9 @@ def _rules_for(character: str) -> tuple[Rule, ...]:
 def lex(text: str, end: int | None = None) -> list[str]:
     """The tokens of ``text`` that begin before ``end``, punctuation included, case kept."""
     tokens = []
-    position, end = 0, len(text) if end is None else end
+    position = 0
+    if end is None:  # some rules look at the blank behind a word
+        end, text = len(text), f"{text}\n"
     while position < end:
         best, stop, winner = None, position, ""
         for rule in _rules_for(text[position]):
@@ -77,6 +82,13 @@ def _spell(token: str, rule: str) -> str:
             token = token.replace(written, straight)
     if token[0] == "-" and not token.strip("-"):
         return "--" if 1 < len(token) < 5 else token
-    if token == ". . .":
+    if rule == "quotes":
+        return "".join(_SPELLED.get(mark, mark) for mark in token)
+    if rule == "runs" and token.startswith("."):
         return "..."
-    return token.replace("\u00ad", "").replace(" ", "\u00a0").replace("(", "-LRB-").replace(")", "-RRB-")
+    if rule not in _WRITTEN_AS_IS:
+        token = token.replace("\u00ad", "") or "-"
+    if rule == "ampersand":
+        token = token.replace("&amp;", "&").replace("&AMP;", "&")
+    token = token.replace(" ", "\u00a0")
+    return token if rule == "markup" else token.replace("(", "-LRB-").replace(")", "-RRB-")
