@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,8 +16,8 @@ from toolkit.metrics.frequencies import DocumentFrequencies, require_same_end_to
 from toolkit.metrics.ngrams import MAX_ORDER, Integers, NgramIndex
 from toolkit.metrics.references import PreparedReferences
 from toolkit.metrics.rouge import rouge_l
-from toolkit.metrics.text import metric_words
-from toolkit.metrics.tokenizer import tokenize
+from toolkit.metrics.text import split_tokens
+from toolkit.metrics.tokenizer import tokenize, tokenize_lines
 
 __all__ = ["DEFAULT_METRICS", "CaptionScores", "CaptionStatistics", "score_captions"]
 
@@ -73,30 +73,30 @@ class CaptionStatistics:
         self._bleu: BleuCounts | None = None
         self._cider: CiderStatistics | None = None
         self._rouge: Floats | None = None
+        reference_tokens = tokenize_lines([text for captions in references.values() for text in captions])
+        result_tokens = [tokenize(results[image_id]) for image_id in self.ids]
         if "rouge_l" in metrics:
-            self._rouge = _rouge_scores(references, results)
+            self._rouge = _rouge_scores(result_tokens, reference_tokens, map(len, references.values()))
         if "bleu" in metrics or "cider" in metrics:
-            self._count_ngrams(references, results, metrics, frequencies)
+            table = frequencies if isinstance(frequencies, DocumentFrequencies) else None
+            words = split_tokens(reference_tokens)
+            prepared = PreparedReferences.build(references, _index_of(table), words=words)
+            self._count_ngrams(*prepared, split_tokens(result_tokens), metrics, table)
 
     def _count_ngrams(
         self,
-        references: Mapping[Any, Sequence[str]],
-        results: Mapping[Any, str],
+        references: PreparedReferences,
+        index: NgramIndex,
+        words: Sequence[Sequence[str]],
         metrics: Sequence[str],
-        frequencies: Frequencies,
+        table: DocumentFrequencies | None,
     ) -> None:
-        table = frequencies if isinstance(frequencies, DocumentFrequencies) else None
-        if table is not None:
-            require_same_end_token(table, None)
-        known = table.index if table is not None else NgramIndex()
-        prepared, index = PreparedReferences.build(references, known)
-        ngrams = index.encode(metric_words([results[image_id] for image_id in self.ids]))
+        ngrams = index.encode(words)
         counted = ngrams.counted()
-        images = np.arange(len(self.ids))
         if "bleu" in metrics:
-            self._bleu = BleuCounts.of(prepared, images, ngrams, counted)
+            self._bleu = BleuCounts.of(references, np.arange(len(self.ids)), ngrams, counted)
         if "cider" in metrics:
-            self._cider = CiderStatistics(prepared, index, ngrams, counted, table)
+            self._cider = CiderStatistics(references, index, ngrams, counted, table)
 
     def per_image(self) -> dict[str, Floats]:
         """Metric to (N,) scores, in the order of ``ids``."""
@@ -134,8 +134,8 @@ def score_captions(
 ) -> CaptionScores:
     """Score ``results`` (image id to caption) against ``references`` (image id to captions).
 
-    Equal to pycocoevalcap 1.2 with its tokenizer, each caption tokenized alone. Arguments and errors as in
-    ``CaptionStatistics``.
+    Equal to pycocoevalcap 1.2 with its tokenizer, except that a caption to score is tokenized alone. Arguments and
+    errors as in ``CaptionStatistics``.
     """
     statistics = CaptionStatistics(references, results, metrics, frequencies)
     columns = statistics.per_image()
@@ -176,8 +176,19 @@ def check_same_images(references: Mapping[Any, object], results: Mapping[Any, ob
         )
 
 
-def _rouge_scores(references: Mapping[Any, Sequence[str]], results: Mapping[Any, str]) -> Floats:
-    pairs = (
-        (tokenize(results[i]), [tokenize(text) for text in captions]) for i, captions in references.items()
-    )
-    return np.fromiter((rouge_l(*pair) for pair in pairs), dtype=np.float64, count=len(references))
+def _index_of(table: DocumentFrequencies | None) -> NgramIndex:
+    if table is None:
+        return NgramIndex()
+    require_same_end_token(table, None)
+    return table.index
+
+
+def _rouge_scores(
+    results: Sequence[Sequence[str]], references: Sequence[Sequence[str]], sizes: Iterable[int]
+) -> Floats:
+    """(N,) ROUGE-L; ``references`` holds those of all images one after another, ``sizes`` of each."""
+    scores, first = [], 0
+    for tokens, size in zip(results, sizes, strict=True):
+        scores.append(rouge_l(tokens, references[first : first + size]))
+        first += size
+    return np.asarray(scores)

@@ -59,8 +59,12 @@ class PreparedReferences:
         references: Mapping[Hashable, Sequence[str]],
         index: NgramIndex,
         end_token: str | None = None,
+        words: Sequence[Sequence[str]] | None = None,
     ) -> tuple[PreparedReferences, NgramIndex]:
         """The prepared references, and the index extended by their n-grams.
+
+        ``words`` are those of all captions in order, if they are known already; each caption is tokenized alone if
+        not, and closed by ``end_token``.
 
         Raises:
             DataError: an image has no reference.
@@ -69,13 +73,11 @@ class PreparedReferences:
         check_end_token(end_token)
         empty = [image_id for image_id, captions in references.items() if not captions]
         if empty:
-            raise DataError(
-                "references", [f"image {image_id!r} has no reference caption" for image_id in empty]
-            )
-        words = metric_words([caption for captions in references.values() for caption in captions])
-        if end_token is not None:
-            for caption in words:
-                caption.append(end_token)
+            raise DataError("references", [f"image {image_id!r} has no reference caption" for image_id in empty])
+        if words is None:
+            closing = [] if end_token is None else [end_token]
+            texts = [caption for captions in references.values() for caption in captions]
+            words = [caption + closing for caption in metric_words(texts)]
         sizes = np.fromiter(map(len, references.values()), dtype=np.int64, count=len(references))
         index, ngrams = index.extended(words)
         return cls._from_ngrams(references, sizes, ngrams), index

@@ -6,13 +6,18 @@ from collections.abc import Sequence
 
 from toolkit.metrics.tokenizer import tokenize
 
-__all__ = ["metric_words"]
+__all__ = ["metric_words", "split_tokens"]
 
 
 def metric_words(captions: Sequence[str]) -> list[list[str]]:
-    """The words of each caption that BLEU and CIDEr count.
+    """The words of each caption that BLEU and CIDEr count."""
+    return [" ".join(tokenize(caption)).split() for caption in captions]
+
+
+def split_tokens(captions: Sequence[Sequence[str]]) -> list[list[str]]:
+    """The words that BLEU and CIDEr count in captions already tokenized.
 
     pycocoevalcap joins a caption's tokens with blanks and splits them again at any white space, so that a token
     with a no-break space inside (``1 1/2``) becomes two words.
     """
-    return [" ".join(tokenize(caption)).split() for caption in captions]
+    return [" ".join(tokens).split() for tokens in captions]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import lru_cache
 
 from toolkit.metrics.ptb import lex
 from toolkit.metrics.ptb.abbreviations import BEFORE_NUMBERS
 
-__all__ = ["TOKENIZER", "tokenize"]
+__all__ = ["TOKENIZER", "tokenize", "tokenize_lines"]
 
 TOKENIZER = "ptb-3.4.1/1"
 """Names the tokens in every file made from them; the number after the slash grows when tokens change."""
@@ -23,6 +24,8 @@ _LOOKS_AHEAD = re.compile(rf"(?:^|.*[^A-Za-z])(?:[A-Za-z]?|(?i:{'|'.join(sorted(
 _STRETCH = re.compile(r"[^ \t\n\r\f\v]+")
 _KEPT_STRETCHES = 1 << 17
 
+_ENDS_IN_A_LETTER = re.compile(r".*(?:^|[^A-Za-z])[A-Za-z]\.[\s'\"]*", re.DOTALL)
+
 _stretches: dict[str, tuple[str, ...] | None] = {}
 
 
@@ -33,6 +36,21 @@ def tokenize(caption: str) -> list[str]:
     where the tokenizer joins a number and its fraction. Line breaks are blanks.
     """
     return list(_tokens(caption))
+
+
+def tokenize_lines(captions: Sequence[str]) -> list[list[str]]:
+    """The tokens of captions that are lines of one file, as pycocoevalcap hands references to its tokenizer.
+
+    There the first word of the next line decides whether a letter and a period at the end of a line are an initial
+    or the end of a sentence (``Avenue S.`` before ``A street``). All other captions come out as from ``tokenize``.
+    """
+    lines = [caption.replace("\n", " ") for caption in captions]
+    tokens = [tokenize(line) for line in lines]
+    for place, line in enumerate(lines[:-1]):
+        if _ENDS_IN_A_LETTER.fullmatch(line):
+            following = "\n".join(lines[place + 1 : place + 3])
+            tokens[place] = _kept(lex(f"{line}\n{following}\n", len(line)))
+    return tokens
 
 
 @lru_cache(maxsize=16384)
