@@ -78,9 +78,9 @@ def _learn(stretch: str) -> tuple[str, ...] | None:
 
 def _tokens_in_context(caption: str) -> tuple[str, ...]:
     """Tokens where some stretches depend on others: those are lexed together, the rest is looked up."""
-    caption = caption.replace("\n", " ")
     if "<" in caption:  # markup spans blanks
-        return tuple(_kept(lex(caption)))
+        return tuple(_kept(lex(caption.replace("\n", " "))))
+    caption = caption.replace("\n", " ") + "\n"  # some rules look at the blank behind a word
     tokens: list[str] = []
     first = last = -1  # of the stretches waiting to be lexed together
     for match in _STRETCH.finditer(caption):
@@ -93,7 +93,7 @@ def _tokens_in_context(caption: str) -> tuple[str, ...]:
             first = -1
         tokens += known
     if first >= 0:
-        tokens += _kept(lex(f"{caption[first:]}\n", last - first))
+        tokens += _kept(lex(caption[first:], last - first))
     return tuple(tokens)
 
 

@@ -79,7 +79,8 @@ _OTHER = (
 
 
 def _abbreviated(any_case: frozenset[str], not_in_capitals: frozenset[str]) -> str:
-    return f"(?i:{_one_of(any_case)})|{_one_of(not_in_capitals)}|{_with_capital(not_in_capitals)}"
+    capitalised = frozenset(map(str.capitalize, not_in_capitals))
+    return f"(?i:{_one_of(any_case)})|{_one_of(not_in_capitals | capitalised)}"
 
 
 _FINAL = f"{_abbreviated(FINAL, UNCAPITALISED_FINAL)}|{_with_capital(CAPITALISED)}"
@@ -88,7 +89,8 @@ _TITLE = _abbreviated(TITLES, UNCAPITALISED_TITLES)
 _SPECIFICATION: list[tuple[str, str, str]] = [
     ("markup", "<", rf"<(?:[!?][A-Za-z-][^>\r\n]*|/[A-Za-z][A-Za-z0-9_:.-]* *|[A-Za-z][A-Za-z0-9_:.-]*(?: +{_ATTRIBUTE})* *(?:/ *)?)>"),
     ("bracket", "-", "-(?i:[LR][CRS]B)-"),
-    ("entity", "&", r"&(?i:amp|lt|gt|quot|nbsp|mdash|ndash|md);|&apos;|&\#\d+;|&[aeiouAEIOU](?i:acute|grave|uml);"),
+    ("blank", "&", "&(?i:nbsp);"),
+    ("entity", "&", r"&(?i:amp|lt|gt|quot|mdash|ndash|md|ht|lr|qc|ql|qr|tl|ur|cdq|odq);|&apos;|&\#\d+;|&[aeiouAEIOU](?i:acute|grave|uml);"),
     ("address", "hH", rf"(?i:https?)://{_URL}+{_URL_END}"),
     ("www", "wW", rf"(?i:www)\.(?:[^{_OUTSIDE}{{}}.!?,]+\.)+[A-Za-z]{{2,4}}(?:{_PATH})?"),
     ("host", _ANY, rf"(?:{_HOST}+\.)+(?i:com|net|org|edu)(?:{_PATH})?"),
@@ -112,7 +114,7 @@ _SPECIFICATION: list[tuple[str, str, str]] = [
     ("prefix", "aApP", "(?i:pro|anti)-"),
     ("name", _AZ, rf"(?:[A-HJ-XZ]|[dlno]){_QQ}[{LETTER}{MARK}]{{2,}}"),
     ("vowels", _L, rf"{_L}+[aeiouyAEIOUY]{_QQ}[aeiouA-Z]{_L}*"),
-    ("spelled", _AZ, rf"(?i:c{_Q}est|c{_Q}mon|s{_Q}mores|nat{_Q}l|cap{_Q}n|li{_Q}l|e'er)|(?i:o{_QQ}o)"),
+    ("spelled", _AZ, rf"(?i:c{_Q}est|c{_Q}mon|s{_Q}mores|nat{_Q}l|cap{_Q}n|li{_Q}l|ev'ry|e'er)|(?i:o{_QQ}o)"),
     ("contd", "cC", "(?i:cont['\u2019]d\\.)"),
     ("fraction", "0-9", rf"(?:\d{{1,4}}[- \u00a0])?\d{{1,4}}(?:\\?/|\u2044)\d{{1,4}}"),
     ("date", "0-9", r"\d{1,2}[-/]\d{1,2}[-/]\d{2,4}"),

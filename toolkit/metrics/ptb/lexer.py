@@ -36,7 +36,7 @@ _SPELLED |= dict.fromkeys("\u0093\u00ab\u201c", "``")
 _SPELLED |= dict.fromkeys('\u0094\u00bb\u201d"', "''")
 
 
-_ENTITIES = {"&amp;": "&", "&lt;": "<", "&gt;": ">", "&quot;": "''", "&apos;": "'", "&nbsp;": "\u00a0"}
+_ENTITIES = {"&amp;": "&", "&lt;": "<", "&gt;": ">", "&quot;": "''", "&apos;": "'"}
 _ENTITIES |= {"&md;": "--", "&mdash;": "--", "&ndash;": "--"}
 # Only in these rules is an apostrophe spelled anew; elsewhere inside a word it stays as it was written.
 _STRAIGHTENED = frozenset({"n't", "clitic"})
@@ -67,7 +67,8 @@ def lex(text: str, end: int | None = None) -> list[str]:
             position += 1
             continue
         token = best["token"]
-        tokens.append(_spell(token, winner))
+        if winner != "blank":
+            tokens.append(_spell(token, winner))
         position += len(token)
     return tokens
 
