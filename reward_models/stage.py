@@ -45,11 +45,23 @@ _DEFAULTS = {
 }
 
 
-def train_reward(recipe: RewardRecipe, directory: RunDirectory, resume: bool) -> None:
+def train_reward(
+    recipe: RewardRecipe,
+    directory: RunDirectory,
+    resume: bool,
+    *,
+    pairs: tuple[Sequence[PreferenceRow], Sequence[PreferenceRow]] | None = None,
+) -> None:
     """Train a reward model, write ``final/`` and ``reward_evaluation.json``.
 
     ``final/`` holds the adapter (or full weights), ``reward_head.safetensors``, ``reward_config.json`` and
     the processor. With validation rows the weights are those of the best evaluation.
+
+    Args:
+        recipe: the recipe.
+        directory: the prepared run directory.
+        resume: continue from the latest checkpoint.
+        pairs: the train and val rows of ``recipe.data``; read here by default.
 
     Raises:
         RecipeError: the ``trainer:`` block names a key that the stage decides, or one that is refused.
@@ -62,7 +74,7 @@ def train_reward(recipe: RewardRecipe, directory: RunDirectory, resume: bool) ->
     ]
     if clashes:
         raise RecipeError("recipe", clashes, remedy="remove the key")
-    rows, val_rows = load_parts(recipe.data, load_preference_rows)
+    rows, val_rows = pairs or load_parts(recipe.data, load_preference_rows)
     set_seed(recipe.run.seed)  # before a new adapter gets its first weights
     vlm = load_vlm(recipe.model, trainable=True)
     model = VlmRewardModel.new(vlm)

@@ -44,11 +44,13 @@ def _handle(arguments: argparse.Namespace) -> int:
     from toolkit.evaluation.benchmarks import load_benchmark
     from toolkit.evaluation.single import benchmark_recipe, evaluate_checkpoint, system_name
     from toolkit.evaluation.summary import summary_table
+    from toolkit.models.sources import find_source
     from toolkit.runs.metrics import json_safe
 
     if arguments.limit is not None and arguments.limit < 1:
         raise UsageError(f"--limit: expected at least 1, found {arguments.limit}")
     benchmark = load_benchmark(arguments.benchmark)
+    find_source(arguments.checkpoint)  # told before any data are read
     kind = Path(arguments.benchmark).stem
     default = Path("out") / "eval" / f"{kind}-{system_name(arguments.checkpoint)}"
     out = Path(arguments.out) if arguments.out else default

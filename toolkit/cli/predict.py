@@ -36,6 +36,7 @@ def _handle(arguments: argparse.Namespace) -> int:
     from toolkit.data.images import check_image
     from toolkit.errors import DataError, UsageError
     from toolkit.evaluation.report_text import visible
+    from toolkit.models.sources import find_source
     from toolkit.records import PromptRow, image_prompt
 
     if arguments.max_new_tokens < 1:
@@ -44,6 +45,7 @@ def _handle(arguments: argparse.Namespace) -> int:
     problems = [f"{path}: {problem}" for path in paths if (problem := check_image(path)) is not None]
     if problems:
         raise DataError("--image", problems, remedy="give an image file that opens")
+    find_source(arguments.checkpoint)  # told before torch is imported
     prompt = image_prompt(arguments.prompt)
     rows = [
         PromptRow(sample_id=str(number), task="caption", prompt=prompt, images=(path,), image_id=number)

@@ -119,7 +119,8 @@ def _check_rewards(recipe: schema.RlRecipe, findings: Findings) -> None:
                 f"{key}.model",
                 "expected the directory of a reward model (a learned term needs one), found nothing",
             )
-        if term.term != "learned" and term.model is not None:
+        known = term.term in REWARD_TERMS or ":" in term.term
+        if known and term.term != "learned" and term.model is not None:
             findings.add(f"{key}.model", f"only a learned term has a model, this one is '{term.term}'")
         if term.clip is not None and term.clip[0] >= term.clip[1]:
             findings.add(f"{key}.clip", f"expected [low, high], found [{term.clip[0]:g}, {term.clip[1]:g}]")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
+from toolkit.bundled import bundled_path
 from toolkit.config import schema
 from toolkit.config.catalogue import configs_folder
 from toolkit.config.document import read_tree
@@ -53,6 +55,10 @@ def maker_of(folder: Path, findings: Findings) -> str:
             written = output.child("output_dir") if output is not None else None
             if written is not None and Path(str(written.value)) == wanted:
                 return f"run: vlm-rlhf run {_shown(path)}"
+    if wanted.name == "base":  # no stage writes it: the chains put a copy of the bundled model there
+        source = shlex.quote(str(bundled_path("tiny-vlm")))
+        target = shlex.quote(str(folder))
+        return f"copy the model that comes along: mkdir -p {target} && cp -r {source}/. {target}"
     return f"run the stage that writes it: vlm-rlhf run RECIPE run.output_dir={wanted}"
 
 
@@ -107,7 +113,8 @@ def _check_file(
     elif not any(findings.exists(path) for path in candidates):
         made = below.parent.name == "final"
         hint = f"; {maker_of(below.parent, findings)} first" if made else ""
-        findings.add(dotted, f"expected a file, found nothing at '{below}'{hint}")
+        places = f"'{below}'" if only_below_root else f"'{below}' or '{name}'"
+        findings.add(dotted, f"expected a file, found nothing at {places}{hint}")
 
 
 def _check_model(dotted: str, name: str, findings: Findings) -> None:

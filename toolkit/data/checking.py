@@ -25,6 +25,7 @@ FILE_NAMES: dict[Kind, str] = {
     "preference": "pairs.jsonl",
     "prompt": "prompts.jsonl",
 }
+_REMEDY = "correct the entries named, or remove them"
 _SPLITS = ("train", "val", "test")
 
 
@@ -62,6 +63,7 @@ def check_path(
     if annotations is not None and kind != "vqa":
         raise UsageError(f"--annotations with --kind {kind}: only questions have annotations")
     problems: list[str] = []
+    remedies: list[str | None] = []
     loaded: dict[str, Sequence[PromptRow | PreferenceRow]] = {}
     checked = []
     files = _files(path, kind)
@@ -70,12 +72,14 @@ def check_path(
             rows = _loaded(file, kind, images, annotations)
         except DataError as error:
             problems.extend(error.problems)
+            remedies.append(error.remedy)
             continue
         loaded[name] = rows
         checked.append(CheckedFile(file, tuple(_counts(rows, alone=len(files) == 1))))
     problems.extend(leakage_problems(loaded))
     if problems:
-        raise DataError(escaped(path), problems, remedy="correct the entries named, or remove them")
+        alone = remedies[0] if len(problems) == 1 and remedies else None
+        raise DataError(escaped(path), problems, remedy=alone or _REMEDY)
     return checked
 
 

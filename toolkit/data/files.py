@@ -98,7 +98,7 @@ def _content(path: Path) -> bytes:
     except FileNotFoundError:
         problem, remedy = (
             f"{escaped(path)}: no such file",
-            "check the path; paths of data are relative to data.root",
+            "check the path; in a recipe it is relative to data.root",
         )
     except IsADirectoryError:
         problem, remedy = f"{escaped(path)}: is a folder, expected a file", "name the file inside it"

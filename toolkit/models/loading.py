@@ -135,7 +135,12 @@ def _read(loader: Any, source: ModelSource, **arguments: Any) -> Any:
             if source.local
             else "check the name; without network it must be in the Hugging Face cache or a directory"
         )
-        raise CheckpointError(f"cannot load {source.base}: {error}", remedy=remedy) from error
+        raise CheckpointError(f"cannot load {source.base}: {_first_line(error)}", remedy=remedy) from error
+
+
+def _first_line(error: Exception) -> str:
+    """What went wrong; the lines below it list every model type there is."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _load_base(

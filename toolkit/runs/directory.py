@@ -194,8 +194,12 @@ def _joined(first: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
     if not first:
         return now
     was, inputs = first.get("inputs", {}), now["inputs"]
+    same = [digest for digest in was.values() if digest in inputs.values()]
     for name in sorted(set(was) | set(inputs)):
-        if was.get(name) != inputs.get(name):
+        before, after = was.get(name), inputs.get(name)
+        # The same contents may have another name: a run was moved, or is resumed from another directory.
+        renamed = None in (before, after) and (before or after) in same
+        if before != after and not renamed:
             _log.warning("%s changed since the run began: it will not equal an uninterrupted one", name)
     again = {key: now[key] for key in ("started", "command", "versions", "git", "processes")}
     return first | {"resumed": [*first.get("resumed", []), again]}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import warnings
 from typing import TextIO
 
 __all__ = ["setup_logging"]
@@ -37,5 +38,7 @@ def setup_logging(*, level: int = logging.INFO, rank: int = 0) -> None:
             logging.Formatter(f"%(asctime)s {prefix}%(levelname).1s %(message)s", "%H:%M:%S")
         )
     logger.setLevel(level if rank == 0 else max(level, logging.WARNING))
+    # Libraries about each other: nobody who runs a recipe can do anything about it.
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"(accelerate|peft|transformers|trl)\.")
     # It tells at every start on some CPUs that a kernel is missing which this toolkit never uses.
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
