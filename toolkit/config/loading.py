@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from ruamel.yaml import YAML
 from toolkit.config import schema
 from toolkit.config.document import Place, Tree, merge, parse_text, plain, read_tree, set_value, tree_of
 from toolkit.config.messages import describe, explain, key_problem, leaf_paths, suggestion
-from toolkit.errors import RecipeError, UsageError
+from toolkit.config.trainer_keys import TRAINER_CLASSES, trainer_problems
+from toolkit.errors import EnvironmentLacking, RecipeError, UsageError
 
 __all__ = ["load_recipe", "parse_recipe", "recipe_json_schema", "resolved_yaml", "stage_classes"]
 
@@ -106,10 +108,20 @@ def _validated(tree: Tree, source: str, overrides: Overrides, problems: list[str
         recipe = model.model_validate_json(json.dumps(plain(tree)))
     except ValidationError as error:
         problems.extend(explain(dict(item), tree, model) for item in error.errors(include_url=False))
-        raise RecipeError(source, problems) from None
     if problems:
+        problems.extend(_trainer_block(tree))
         raise RecipeError(source, problems)
     return typing.cast(schema.Recipe, recipe)
+
+
+def _trainer_block(tree: Tree) -> Iterator[str]:
+    """What is wrong with the ``trainer:`` block of a recipe that is wrong elsewhere (check_recipe looks otherwise)."""
+    stage, block = str(plain(tree)["stage"]), tree.child("trainer")
+    if block is None or not isinstance(block.value, dict) or stage not in TRAINER_CLASSES:
+        return
+    with contextlib.suppress(EnvironmentLacking):  # no trainer class to compare with
+        for key, problem in trainer_problems(stage, plain(block)):
+            yield f"{block.value[key].place}  trainer.{key}: {problem}"
 
 
 def _model(tree: Tree, source: str, problems: list[str]) -> type[BaseModel] | None:
