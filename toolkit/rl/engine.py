@@ -92,7 +92,7 @@ class Engine:
         if self.deepspeed:
             self._configure_deepspeed(micro_batch)
         self.prepared, self.optimizer = self.accelerator.prepare(module, self.optimizer)
-        self._check_clipping()
+        self._check_prepared()
         self.world, self.rank = self.accelerator.num_processes, self.accelerator.process_index
         self.device = self.accelerator.device
 
@@ -201,7 +201,15 @@ class Engine:
         config["zero_allow_untested_optimizer"] = True
         config["zero_force_ds_cpu_optimizer"] = False
 
-    def _check_clipping(self) -> None:
+    def _check_prepared(self) -> None:
+        """What accelerate and DeepSpeed made of the module: float32 where it trains, and the recipe's clipping."""
+        half = [name for name, parameter in self._names if parameter.dtype != torch.float32]
+        if half or self.accelerator.mixed_precision != "no":
+            raise RunFailed(
+                f"the launcher's mixed_precision is {self.accelerator.mixed_precision!r}; adapters and value head must "
+                f"stay float32 ({len(half)} of {len(self._names)} parameters do not)",
+                remedy="set mixed_precision: 'no' in the accelerate file, and model.dtype: bfloat16 in the recipe",
+            )
         if self.deepspeed:
             found, wanted = float(self.prepared.gradient_clipping()), self.spec.max_grad_norm or 0.0
             if found != wanted:
