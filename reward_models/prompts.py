@@ -67,7 +67,8 @@ class PromptEncoder:
             self._encode_one(prompt, sources, key)
             for prompt, sources, key in zip(prompts, images, keys, strict=True)
         ]
-        return self._with_features(encoded, keys) if self._reuses_features else encoded
+        reuse = self._reuses_features and not _is_split(self.vlm)
+        return self._with_features(encoded, keys) if reuse else encoded
 
     def completions(self, texts: Sequence[str]) -> list[Tensor]:
         """Token ids (T,) of each text, end token included."""
@@ -126,6 +127,15 @@ class _Newest(Generic[Value]):
         while self._bytes > self.max_bytes:
             _, (_, freed) = self._kept.popitem(last=False)
             self._bytes -= freed
+
+
+def _is_split(vlm: LoadedVlm) -> bool:
+    """Whether DeepSpeed ZeRO-3 has split the weights over the processes.
+
+    Then the tower's forward is a collective call; a process that finds its pictures in the cache would leave it
+    out, and the others would wait for ever.
+    """
+    return any(hasattr(parameter, "ds_id") for parameter in vlm.model.parameters())
 
 
 def _tower_is_trained(vlm: LoadedVlm) -> bool:
