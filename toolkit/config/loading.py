@@ -63,7 +63,12 @@ def resolved_yaml(recipe: schema.Recipe) -> str:
     writer = YAML(typ="safe", pure=True)
     writer.default_flow_style = False
     writer.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
-    writer.dump(recipe.model_dump(mode="json"), buffer)
+    values = recipe.model_dump(mode="json")
+    # Written as they are, YAML's own line breaks inside a text come back as blanks: escape them (and all else).
+    writer.allow_unicode = not any(
+        mark in json.dumps(values, ensure_ascii=False) for mark in "\x85\u2028\u2029"
+    )
+    writer.dump(values, buffer)
     return buffer.getvalue()
 
 

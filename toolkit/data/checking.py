@@ -25,7 +25,6 @@ FILE_NAMES: dict[Kind, str] = {
     "preference": "pairs.jsonl",
     "prompt": "prompts.jsonl",
 }
-_REMEDY = "correct the entries named, or remove them"
 _SPLITS = ("train", "val", "test")
 
 
@@ -62,8 +61,9 @@ def check_path(
         )
     if annotations is not None and kind != "vqa":
         raise UsageError(f"--annotations with --kind {kind}: only questions have annotations")
+    if not path.exists():
+        raise DataError(escaped(path), "no such file or folder", remedy="check the path")
     problems: list[str] = []
-    remedies: list[str | None] = []
     loaded: dict[str, Sequence[PromptRow | PreferenceRow]] = {}
     checked = []
     files = _files(path, kind)
@@ -72,14 +72,12 @@ def check_path(
             rows = _loaded(file, kind, images, annotations)
         except DataError as error:
             problems.extend(error.problems)
-            remedies.append(error.remedy)
             continue
         loaded[name] = rows
         checked.append(CheckedFile(file, tuple(_counts(rows, alone=len(files) == 1))))
     problems.extend(leakage_problems(loaded))
     if problems:
-        alone = remedies[0] if len(problems) == 1 and remedies else None
-        raise DataError(escaped(path), problems, remedy=alone or _REMEDY)
+        raise DataError(escaped(path), problems, remedy="correct the entries named, or remove them")
     return checked
 
 

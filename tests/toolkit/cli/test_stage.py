@@ -179,3 +179,13 @@ def test_a_changed_recipe_is_refused_with_its_keys(folder: Path) -> None:
     assert again.returncode == 2
     assert "cannot be resumed: the recipe changed" in err
     assert "  trainer.learning_rate: was absent, is 0.001" in err
+
+
+def test_what_libraries_print_goes_to_stderr(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def chatty(recipe: SftRecipe, directory: RunDirectory, resume: bool) -> None:
+        sys.stdout.write("a library says hello\n")
+
+    assert stage_main("sft", chatty, ["sft.yaml"]) == 0
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "a library says hello" in captured.err

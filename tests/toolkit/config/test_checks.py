@@ -146,6 +146,12 @@ def test_launcher_problems(inputs: Path, launch: str, overrides: list[str], expe
         assert any(expected in problem for problem in problems), problems
 
 
+def test_a_misspelt_term_is_not_blamed_for_its_model(inputs: Path) -> None:
+    problems = found(rl(), ["rewards.1.term=lerned"])
+    assert len(problems) == 1
+    assert problems[0].endswith("found 'lerned'; did you mean 'learned'?")
+
+
 def test_pairs_come_from_rows(inputs: Path) -> None:
     source = {"kind": "caption", "captions": "captions.json", "images": "images"}
     for stage in ("reward", "preference"):

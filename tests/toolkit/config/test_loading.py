@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from toolkit.config.document import parse_text, plain
@@ -266,6 +266,8 @@ def test_resolved_yaml_reads_back_equal(tmp_path: Path) -> None:
 
 
 @settings(deadline=None, max_examples=60)
+@example("\x85", 0.0, 0)
+@example("a\u2028ä", 0.0, 0)
 @given(st.text(max_size=30), st.floats(allow_nan=False, allow_infinity=False), st.integers(-(2**40), 2**40))
 def test_resolved_yaml_keeps_any_value(text: str, number: float, whole: int) -> None:
     values = {

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import subprocess
 import sys
 import threading
@@ -196,3 +197,23 @@ def test_other_ranks_write_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch
     run.mark_finished()
     run.release()
     assert not run.path.exists()
+
+
+def test_a_changed_input_is_told_on_resume_and_a_renamed_one_is_not(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(logging.getLogger("vlm_rlhf"), "propagate", True)
+    first = RunDirectory(folder / "out")
+    first.prepare(recipe(folder), recipe_path=folder / "c.json")
+    first.metrics.write(1, loss=1.0)
+    first.release()
+    for path in (Path("c.json"), folder / "c.json"):  # the recipe's file, named from another directory
+        monkeypatch.chdir(folder)
+        again = RunDirectory(folder / "out")
+        again.prepare(recipe(folder), resume=True, recipe_path=path)
+        again.release()
+    assert "changed since" not in caplog.text
+    (folder / "c.json").write_text("{ }")
+    again.prepare(recipe(folder), resume=True, recipe_path=folder / "c.json")
+    again.release()
+    assert f"{folder / 'c.json'} changed since the run began" in caplog.text
