@@ -172,7 +172,9 @@ def check_same_images(references: Mapping[Any, object], results: Mapping[Any, ob
     ]
     if problems:
         raise DataError(
-            "results", problems, remedy="give exactly one caption for each image of the references"
+            "results",
+            problems,
+            remedy="give one caption for each image of the references, or score those that have one: --subset",
         )
 
 

@@ -73,7 +73,9 @@ class PreparedReferences:
         check_end_token(end_token)
         empty = [image_id for image_id, captions in references.items() if not captions]
         if empty:
-            raise DataError("references", [f"image {image_id!r} has no reference caption" for image_id in empty])
+            raise DataError(
+                "references", [f"image {image_id!r} has no reference caption" for image_id in empty]
+            )
         if words is None:
             closing = [] if end_token is None else [end_token]
             texts = [caption for captions in references.values() for caption in captions]

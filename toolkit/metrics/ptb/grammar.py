@@ -46,6 +46,8 @@ _AZ = "[A-Za-z]"
 _AN = "[A-Za-z0-9]"
 _NO_LETTER = "(?![A-Za-z])"
 _BLANK = "[ \u00a0]"
+_GAP = "[- \u00a0]"
+_RAISED = "[\u00b2\u00b3\u00b9\u2070\u2074-\u2079]+|[\u2080-\u2089]+"
 # Blanks end an address, and the characters of the first group; those of the second cannot be its last.
 _OUTSIDE = r" \t\n\r\f\v\u00a0\"<>|()"
 _URL = rf"[^{_OUTSIDE}{{}}]"
@@ -53,10 +55,11 @@ _URL_END = rf"[^{_OUTSIDE}{{}}.!?,-]"
 _PATH = rf"/[^{_OUTSIDE}]+{_URL_END}"
 _HOST = rf"[^{_OUTSIDE}{{}}!$',-_`]"  # from comma to underscore: digits and capitals too
 _AMPERSAND = "[A-Z]+(?:(?:&(?i:amp);|[&+])[A-Z]+)+"
-_JOINED = rf"{_AN}[A-Za-z0-9.,\u00ad]*(?:-[A-Za-z0-9\u00ad]+)+"
+_JOINED = rf"{_AN}[A-Za-z0-9.,\u00ad]*+(?:-[A-Za-z0-9\u00ad]+)+"
 _PART = f"(?:[dDoOlL]{_QQ}{_LD})?{_LD}+"
 _FACE = "['<=>^x~]"
-_ATTRIBUTE = "[A-Za-z][A-Za-z0-9_:.-]*(?: *= *(?:\"[^\"]*\"|'[^']*'))?"
+_NAME = "[A-Za-z][A-Za-z0-9_:.-]*"
+_ATTRIBUTE = f"{_NAME}(?: *= *(?:\"[^\"]*\"|'[^']*'))?"
 _FILE_TYPES = (
     "bat|bmp|class|cgi|cpp|dll|docx|doc|exe|gif|gz|html|htm|jar|java|jpeg|jpg|mov|mp3|pdf|php|pl|png|ppt|ps|py|sql|"
     "tar|txt|wav|xml|zip|c|h|x"
@@ -68,7 +71,9 @@ def _one_of(words: frozenset[str]) -> str:
 
 
 def _with_capital(words: frozenset[str]) -> str:
-    return "|".join(f"{word[0].upper()}(?i:{word[1:]})" for word in sorted(words, key=lambda word: (-len(word), word)))
+    return "|".join(
+        f"{word[0].upper()}(?i:{word[1:]})" for word in sorted(words, key=lambda word: (-len(word), word))
+    )
 
 
 _ANY = r"\S"
@@ -87,10 +92,18 @@ _FINAL = f"{_abbreviated(FINAL, UNCAPITALISED_FINAL)}|{_with_capital(CAPITALISED
 _TITLE = _abbreviated(TITLES, UNCAPITALISED_TITLES)
 
 _SPECIFICATION: list[tuple[str, str, str]] = [
-    ("markup", "<", rf"<(?:[!?][A-Za-z-][^>\r\n]*|/[A-Za-z][A-Za-z0-9_:.-]* *|[A-Za-z][A-Za-z0-9_:.-]*(?: +{_ATTRIBUTE})* *(?:/ *)?)>"),
+    (
+        "markup",
+        "<",
+        rf"<(?:[!?][A-Za-z-][^>\r\n]*|/{_NAME} *|{_NAME}(?: +{_ATTRIBUTE})* *(?:/ *)?)>",
+    ),
     ("bracket", "-", "-(?i:[LR][CRS]B)-"),
     ("blank", "&", "&(?i:nbsp);"),
-    ("entity", "&", r"&(?i:amp|lt|gt|quot|mdash|ndash|md|ht|lr|qc|ql|qr|tl|ur|cdq|odq);|&apos;|&\#\d+;|&[aeiouAEIOU](?i:acute|grave|uml);"),
+    (
+        "entity",
+        "&",
+        r"&(?i:amp|lt|gt|quot|mdash|ndash|md|ht|lr|qc|ql|qr|tl|ur|cdq|odq);|&apos;|&\#\d+;|&[aeiouAEIOU](?i:acute|grave|uml);",
+    ),
     ("address", "hH", rf"(?i:https?)://{_URL}+{_URL_END}"),
     ("www", "wW", rf"(?i:www)\.(?:[^{_OUTSIDE}{{}}.!?,]+\.)+[A-Za-z]{{2,4}}(?:{_PATH})?"),
     ("host", _ANY, rf"(?:{_HOST}+\.)+(?i:com|net|org|edu)(?:{_PATH})?"),
@@ -107,7 +120,11 @@ _SPECIFICATION: list[tuple[str, str, str]] = [
     ("n't", "nN", rf"(?i:n{_QQ}t)"),
     ("before clitic", _L, rf"(?P<token>{_WORD}){_Q}(?i:s|d|m|re|ve|ll)"),
     ("clitic", "&'\u2019\u0092", rf"'(?i:s|d|m|re|ve|ll){_NO_LETTER}|{_CURLY}(?i:s|d|m|re|ve|ll)"),
-    ("elision", "&'\u2019\u0092", rf"{_Q}(?i:em|till?|cause|n{_Q}|[2-9]0s)|'[nN](?=\s|$)|{_CURLY}[nN]|{_Q}\d\d(?=\s|$)"),
+    (
+        "elision",
+        "&'\u2019\u0092",
+        rf"{_Q}(?i:em|till?|cause|n{_Q}|[2-9]0s)|'[nN](?=\s|$)|{_CURLY}[nN]|{_Q}\d\d(?=\s|$)",
+    ),
     ("opening elision", "dDlLjJyY", rf"(?P<token>[dDlLjJyY]{_Q}){_L}"),
     ("letter elision", "dDlLjJ", rf"[dDlLjJ]{_Q}"),
     ("closing elision", "oOdDsS", rf"(?i:ol|dunkin|somethin){_Q}"),
@@ -116,28 +133,48 @@ _SPECIFICATION: list[tuple[str, str, str]] = [
     ("vowels", _L, rf"{_L}+[aeiouyAEIOUY]{_QQ}[aeiouA-Z]{_L}*"),
     ("spelled", _AZ, rf"(?i:c{_Q}est|c{_Q}mon|s{_Q}mores|nat{_Q}l|cap{_Q}n|li{_Q}l|ev'ry|e'er)|(?i:o{_QQ}o)"),
     ("contd", "cC", "(?i:cont['\u2019]d\\.)"),
-    ("fraction", "0-9", rf"(?:\d{{1,4}}[- \u00a0])?\d{{1,4}}(?:\\?/|\u2044)\d{{1,4}}"),
+    ("fraction", "0-9", r"(?:\d{1,4}[- \u00a0])?\d{1,4}(?:\\?/|\u2044)\d{1,4}"),
     ("date", "0-9", r"\d{1,2}[-/]\d{1,2}[-/]\d{2,4}"),
-    ("phone", "(+0-9", rf"(?:\(\d{{2,3}}\){_BLANK}?|(?:\+\+?)?(?:\d{{2,4}}[- \u00a0])?\d{{2,4}}[- \u00a0])\d{{3,4}}[- \u00a0]?\d{{3,5}}"),
-    ("number", f"[-+.,:{DIGIT}\u00ad\u066b\u066c]", rf"[-+]?(?:{_D}+(?:[.,:\u00ad\u066b\u066c]{_D}+)*|(?:[.,:\u00ad\u066b\u066c]{_D}+)+)"),
+    (
+        "phone",
+        "(+0-9",
+        rf"(?:\(\d{{2,3}}\){_BLANK}?|(?:\+\+?)?(?:\d{{2,4}}{_GAP})?\d{{2,4}}{_GAP})\d{{3,4}}{_GAP}?\d{{3,5}}",
+    ),
+    (
+        "number",
+        f"[-+.,:{DIGIT}\u00ad\u066b\u066c]",
+        rf"[-+]?(?:{_D}+(?:[.,:\u00ad\u066b\u066c]{_D}+)*|(?:[.,:\u00ad\u066b\u066c]{_D}+)+)",
+    ),
     ("thing", f"{LETTER}{DIGIT}", rf"{_PART}(?:{_DASH}{_PART})*"),
     ("word", _L, _WORD),
     ("dotted", _L, rf"{_WORD}(?:[.!?]{_WORD})+"),
     ("final", _AZ, rf"(?P<token>(?:{_FINAL}|[Pp][Hh]\.[Dd])\.)[\s\S]{{0,2}}"),
-    ("joined", _AN, rf"{_AN}[A-Za-z0-9.,\u00ad]*(?:-[A-Za-z0-9\u00ad]+)*-{_AZ}(?:\.{_AZ})+\.|{_JOINED}"),
+    ("joined", _AN, rf"{_AN}[A-Za-z0-9.,\u00ad]*+(?:-[A-Za-z0-9\u00ad]+)*-{_AZ}(?:\.{_AZ})+\.|{_JOINED}"),
     ("slashes", _AN, r"[A-Za-z0-9]+(?:-[A-Za-z]+){0,2}(?:\\?/[A-Za-z0-9]+(?:-[A-Za-z]+){0,2}){1,2}"),
     ("initials", _AZ, r"[A-Za-z](?:\.[A-Za-z])*\."),
     ("last initial", _AZ, rf"(?P<token>[A-Za-z])\.\s+(?:{_with_capital(SENTENCE_STARTERS)})\s"),
     ("title", _AZ, rf"(?:{_TITLE})\."),
     ("numbered", _AZ, rf"(?P<token>(?i:{_one_of(BEFORE_NUMBERS)})\.)\s?\d"),
-    ("before comma", f"{LETTER}{DIGIT}", rf"(?P<token>(?:{_PART}(?:{_DASH}{_PART})*|{_WORD}(?:[.!?]{_WORD})+|{_AMPERSAND}|{_JOINED})\.)[,:;]"),
+    (
+        "before comma",
+        f"{LETTER}{DIGIT}",
+        rf"(?P<token>(?:{_PART}(?:{_DASH}{_PART})*|{_WORD}(?:[.!?]{_WORD})+|{_AMPERSAND}|{_JOINED})\.)[,:;]",
+    ),
     ("ampersand", "A-Z", _AMPERSAND),
     ("language", "cCfF", r"[cC]\+\+|[cCfF]\#"),
     ("currency", "A-Z", r"[A-Z]+\$"),
     ("smiley", "<>:;=", r"[<>]?[:;=][-o*']?[()@DOP\[\\\]dp{|](?![A-Za-z0-9])"),
-    ("face", "-(x'<=>^x~", rf"(?:-|{_FACE})_(?:-|{_FACE})|\((?:-|{_FACE})[_.]?(?:-|{_FACE})\)|\({_FACE}-(?:{_FACE}|`)\)"),
+    (
+        "face",
+        "-(x'<=>^x~",
+        rf"(?:-|{_FACE})_(?:-|{_FACE})|\((?:-|{_FACE})[_.]?(?:-|{_FACE})\)|\({_FACE}-(?:{_FACE}|`)\)",
+    ),
     ("quotes", _ANY, rf"{_QUOTE}{{1,2}}|''"),
-    ("runs", _ANY, r"[!?]+|--+|\*+|_+|<<|>>|@+|\#+|\\\*|\.{3,5}|\.(?: \.){2,4}|[\u00b2\u00b3\u00b9\u2070\u2074-\u2079]+|[\u2080-\u2089]+"),
+    (
+        "runs",
+        _ANY,
+        rf"[!?]+|--+|\*+|_+|<<|>>|@+|\#+|\\\*|\.{{3,5}}|\.(?: \.){{2,4}}|{_RAISED}",
+    ),
     ("other", _ANY, _OTHER),
 ]
 
