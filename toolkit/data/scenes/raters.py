@@ -7,14 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from toolkit.data.scenes.gold import gold
-from toolkit.data.scenes.language import directional, noun_phrase, symmetric
-from toolkit.data.scenes.questions import AnsweredQuestion, absent_kinds, questions, wrong_answer
-from toolkit.data.scenes.scene import SIZES, Group, Scene
+from toolkit.data.scenes.language import noun_phrase, references, symmetric
+from toolkit.data.scenes.mistakes import attribute_mistake, relation_mistake
+from toolkit.data.scenes.questions import AnsweredQuestion, questions, wrong_answer
+from toolkit.data.scenes.scene import Scene
 
 __all__ = ["FLIP_FRACTION", "PAIR_SOURCES", "Pair", "flip", "rank", "sample_pairs"]
 
 FLIP_FRACTION = 0.10
-PAIR_SOURCES = ("order", "attribute", "relation", "answer")
+PAIR_SOURCES = ("order", "attribute", "relation", "answer", "mismatch")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +43,11 @@ def flip(pair: Pair, rng: random.Random, fraction: float) -> Pair:
 
 
 def sample_pairs(scenes: Sequence[Scene], seed: int, *, flip_fraction: float = FLIP_FRACTION) -> list[Pair]:
-    """Two pairs a scene: one on captions (order, attribute or relation) and one on an answer.
+    """Three pairs a scene: one on captions (order, attribute or relation), one on an answer, one mismatch.
 
     ``order``: the same caption, groups named from the left or the top against the other way round;
-    ``attribute``: one word wrong; ``relation``: left for right, above for below; ``answer``: a wrong one.
+    ``attribute``: one word wrong; ``relation``: left for right, above for below; ``answer``: a wrong one;
+    ``mismatch``: the caption of another picture, which is easy and teaches that the picture matters.
     """
     rng = random.Random(f"pairs/{seed}")
     pool: dict[str, list[AnsweredQuestion]] = {}
@@ -61,6 +63,7 @@ def sample_pairs(scenes: Sequence[Scene], seed: int, *, flip_fraction: float = F
         )
         if wrong is not None:
             pairs.append(Pair(scene, "answer", question.answer, wrong, question=question.text))
+        pairs += _mismatch_pair(scene, rng.choice(scenes), rng)
     slips = random.Random(f"slips/{seed}")
     return [flip(pair, slips, flip_fraction) for pair in pairs]
 
@@ -75,6 +78,14 @@ def _caption_pair(scene: Scene, rng: random.Random) -> Pair:
     ](scene, rng)
 
 
+def _mismatch_pair(scene: Scene, other: Scene, rng: random.Random) -> list[Pair]:
+    """At most one pair: none where the other picture's caption is as good."""
+    better, worse = rng.choice(references(scene)), rng.choice(references(other))
+    if gold(scene, better) <= gold(scene, worse):
+        return []
+    return [Pair(scene, "mismatch", better, worse)]
+
+
 def _order_pair(scene: Scene, rng: random.Random) -> Pair:
     phrases = [noun_phrase(group, rng) for group in scene.groups]
     other = phrases[::-1] if len(phrases) == 2 else rng.sample(phrases, len(phrases))
@@ -86,44 +97,8 @@ def _order_pair(scene: Scene, rng: random.Random) -> Pair:
 
 
 def _attribute_pair(scene: Scene, rng: random.Random) -> Pair:
-    """One attribute of one group wrong; order and wording are random and the same on both sides."""
-    index = rng.randrange(len(scene.groups))
-    changed = list(scene.groups)
-    changed[index] = _with_wrong_attribute(scene, scene.groups[index], rng)
-    order = rng.sample(range(len(changed)), len(changed))
-    wording = [rng.random() for _ in range(len(changed) + 1)]
-
-    def caption(groups: Sequence[Group]) -> str:
-        phrases = [noun_phrase(groups[i], random.Random(f"{wording[i]}"), size=True) for i in order]
-        return symmetric(phrases, scene.layout, random.Random(f"{wording[-1]}"))
-
-    return Pair(scene, "attribute", caption(scene.groups), caption(changed))
-
-
-def _with_wrong_attribute(scene: Scene, group: Group, rng: random.Random) -> Group:
-    """One word wrong, drawn so that the wrong text is about as likely a text as the right one."""
-    kinds = absent_kinds(scene, group)
-    colours = [colour for colour, shape in kinds if shape == group.shape]
-    shapes = [shape for colour, shape in kinds if colour == group.colour]
-    options = [(replace(group, size=SIZES[1 - SIZES.index(group.size)]), 1.0)]
-    options += [(replace(group, colour=rng.choice(colours)), 1.5)] if colours else []
-    options += [(replace(group, shape=rng.choice(shapes)), 1.5)] if shapes else []
-    if len(scene.groups) < 3:
-        # Single objects are common, so a plural would often be the wrong side: change those less often.
-        count = rng.choice([number for number in (1, 2, 3) if number != group.count])
-        options.append((replace(group, count=count), 0.5 if group.count > 1 else 0.15))
-    changed, weights = zip(*options, strict=True)
-    return rng.choices(changed, weights)[0]
+    return Pair(scene, "attribute", *attribute_mistake(scene, rng))
 
 
 def _relation_pair(scene: Scene, rng: random.Random) -> Pair:
-    """The right relation against the opposite one, the order of mention being the same on both sides."""
-    order = rng.sample((0, 1), 2)
-    first, second = (noun_phrase(scene.groups[index], rng) for index in order)
-    forward = order[0] < order[1]
-    wording = rng.random()
-    right, wrong = (
-        directional(first, second, scene.layout, random.Random(f"{wording}"), forward=way)
-        for way in (forward, not forward)
-    )
-    return Pair(scene, "relation", right, wrong)
+    return Pair(scene, "relation", *relation_mistake(scene, rng))
