@@ -63,10 +63,21 @@ def load_link(recipe: PipelineRecipe, stage: PipelineStage, path: Path | None = 
     """
     out = recipe.run.output_dir
     values: dict[str, Any] = {"run.output_dir": f"{out}/{stage.name}", "run.seed": recipe.run.seed}
-    values |= {key: fill(value, out, recipe.data) for key, value in stage.overrides.items()}
+    values |= _dotted(fill(stage.overrides, out, recipe.data))
     beside = path.parent / stage.recipe if path is not None else None
     file = beside if beside is not None and beside.is_file() else find_recipe(stage.recipe)
     return Link(stage.name, file, load_recipe(file, values))
+
+
+def _dotted(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+    """Nested mappings as dotted keys: ``stages.0.overrides.trainer.max_steps=9`` leaves the rest of ``trainer``."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            flat |= _dotted(value, f"{before}{key}.")
+        else:
+            flat[before + key] = value
+    return flat
 
 
 def fill(value: Any, out: str, data: Mapping[str, str] | None = None) -> Any:
