@@ -28,7 +28,7 @@ class EvaluationInputs:
     Attributes:
         split: the test split.
         pairs: held-out preference pairs for the reward model's card.
-        train_references: captions of the training images, for the best constant caption.
+        train_references: captions of the training images, for the best constant caption; never of a test image.
         scenes: scenes by image id, for the column ``gold``.
     """
 
@@ -61,7 +61,7 @@ def read_inputs(recipe: EvalRecipe, *, judged: bool) -> EvaluationInputs:
     return EvaluationInputs(
         split=split,
         pairs=_pairs(recipe),
-        train_references=_train_references(recipe),
+        train_references=_train_references(recipe, split),
         scenes=_scenes(recipe, split),
     )
 
@@ -110,16 +110,30 @@ def _pairs(recipe: EvalRecipe) -> list[PreferenceRow]:
     return pairs
 
 
-def _train_references(recipe: EvalRecipe) -> dict[Id, Sequence[str]] | None:
+def _train_references(recipe: EvalRecipe, split: TestSplit) -> dict[Id, Sequence[str]] | None:
+    """Captions of training images; of a file that holds all parts, those that fall into ``train``."""
     if recipe.train_references is None:
         return None
     from toolkit.data.coco import read_captions
+    from toolkit.data.splits import part_of
 
     problems: list[str] = []
     items = read_captions(_under_root(recipe, recipe.train_references), problems)
     if problems:
         raise DataError(recipe.train_references, problems, remedy="correct the training references")
-    return {item.image_id: item.captions for item in items}
+    tested = {str(image_id) for image_id in split.references}
+    whole = any(str(item.image_id) in tested for item in items)
+    references: dict[Id, Sequence[str]] = {
+        item.image_id: item.captions
+        for item in items
+        if str(item.image_id) not in tested and (not whole or part_of(item.image_id) == "train")
+    }
+    if not references:
+        problem = "every image is a test image, expected captions of training images"
+        raise DataError(
+            recipe.train_references, problem, remedy="give each part its own images, or leave it out"
+        )
+    return references
 
 
 def _scenes(recipe: EvalRecipe, split: TestSplit) -> Mapping[Any, Scene] | None:
