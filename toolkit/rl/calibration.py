@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -20,8 +21,9 @@ logger = logging.getLogger("vlm_rlhf.rl")
 def calibrate(
     reward: CompositeReward, worker: RolloutWorker, rows: Sequence[PromptRow], recipe: RlRecipe
 ) -> dict[str, dict[str, float]]:
-    """Sample ``guards.calibration_samples`` completions of ``rows`` and measure every term on them.
+    """Sample at least ``guards.calibration_samples`` completions of ``rows`` and measure every term on them.
 
+    Fewer rows than that give several completions each: a rarely earned reward looks constant on a handful.
     Fixes the statistics of ``frozen`` terms. Every process draws the same samples; the global generators are
     not touched. Returns count, mean, std and failed fraction a term and task.
 
@@ -31,8 +33,9 @@ def calibrate(
     seed = recipe.run.seed
     order = np.random.default_rng(derived_seed(seed, "calibration")).permutation(len(rows))
     chosen = [rows[index] for index in order[: recipe.guards.calibration_samples]]
-    _, completions = worker.sample(chosen, seed=derived_seed(seed, "calibration", "sample"), samples=1)
-    report = reward.calibrate(reward_batch(chosen, completions))
+    samples = math.ceil(recipe.guards.calibration_samples / len(chosen))
+    _, completions = worker.sample(chosen, seed=derived_seed(seed, "calibration", "sample"), samples=samples)
+    report = reward.calibrate(reward_batch([row for row in chosen for _ in range(samples)], completions))
     for name, row in report.items():
         logger.info("%s: mean %.3f, std %.3f on %d samples", name, row["mean"], row["std"], row["count"])
     return report
