@@ -31,11 +31,11 @@ def attribute_mistake(scene: Scene, rng: random.Random) -> tuple[str, str]:
 def relation_mistake(scene: Scene, rng: random.Random) -> tuple[str, str]:
     """The right relation of two groups and the opposite one, the order of mention being the same on both sides."""
     order = rng.sample((0, 1), 2)
-    phrases = [noun_phrase(scene.groups[index], rng) for index in order]
+    first, second = (noun_phrase(scene.groups[index], rng) for index in order)
     forward = order[0] < order[1]
     wording = rng.random()
     right, wrong = (
-        directional(*phrases, scene.layout, random.Random(f"{wording}"), forward=way)
+        directional(first, second, scene.layout, random.Random(f"{wording}"), forward=way)
         for way in (forward, not forward)
     )
     return right, wrong

@@ -60,8 +60,8 @@ def write_pretraining(folder: Path, *, seed: int, rows: int, patch_px: int = 8) 
     rng = random.Random(f"verify/{seed}")
     with (folder / "verify.jsonl").open("w", encoding="utf-8") as file:
         for scene in scenes:
-            texts = _verifications(scene, rng.choice(scenes), rng)
-            file.writelines(json.dumps(row) + "\n" for row in _as_rows(scene, texts, tag="verify-"))
+            statements = _verifications(scene, rng.choice(scenes), rng)
+            file.writelines(json.dumps(row) + "\n" for row in _as_rows(scene, statements, tag="verify-"))
 
 
 def pretraining_texts(seed: int, rows: int) -> Iterator[str]:
