@@ -94,7 +94,7 @@ class Bleu:
         if len(ids) != len(captions):
             raise UsageError(f"{len(ids)} image ids for {len(captions)} captions")
         images = self._references.locate(ids)
-        ngrams = self._index.encode(metric_words(captions))
+        ngrams = self._index.encode(list(metric_words(captions)))
         return BleuCounts.of(self._references, images, ngrams, ngrams.counted()).per_caption()
 
 

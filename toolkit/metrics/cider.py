@@ -82,7 +82,7 @@ class CiderD:
             UsageError: the lengths differ, or ``ended`` is given without an end token.
         """
         images = self._images(ids, captions, ended)
-        words = metric_words(captions)
+        words = list(metric_words(captions))
         if self.end_token is not None and ended is not None:
             for caption, closed in zip(words, ended, strict=True):
                 if closed:
@@ -125,11 +125,14 @@ class CiderD:
 
     def _reference_norms(self) -> Floats:
         """(R, 4) lengths of the references' TF-IDF vectors."""
-        captions, ids, counts = self._references.entries()
-        squares = (counts * self.frequencies.inverse(ids)) ** 2
-        slots = captions * MAX_ORDER + self._index.order_of(ids)
-        size = self._references.lengths.size * MAX_ORDER
-        return np.sqrt(np.bincount(slots, squares, minlength=size).reshape(-1, MAX_ORDER))
+        squares = np.zeros(self._references.lengths.size * MAX_ORDER)
+        for captions, ids, counts in self._references.entries():
+            slots = captions * MAX_ORDER + self._index.order_of(ids)
+            first = int(slots.min(initial=squares.size))
+            own = np.bincount(slots - first, (counts * self.frequencies.inverse(ids)) ** 2)
+            squares[first : first + own.size] += own
+        norms: Floats = np.sqrt(squares.reshape(-1, MAX_ORDER))
+        return norms
 
 
 class Cider(CiderD):

@@ -49,7 +49,8 @@ class CiderStatistics:
         useful = matches.pair_counts > 0
         entries, pairs = matches.pair_entries[useful], matches.pairs[useful]
         products = np.minimum(counts[entries], matches.pair_counts[useful]) * matches.pair_counts[useful]
-        captions, reference_ids, reference_counts = references.entries()
+        pieces = zip(*references.entries(), strict=True)
+        captions, reference_ids, reference_counts = (np.concatenate(piece) for piece in pieces)
         size = references.lengths.size * MAX_ORDER
         self._dots = _SquaredSums(pairs * MAX_ORDER + orders[entries], ids[entries], products, size)
         slots = captions * MAX_ORDER + index.order_of(reference_ids)

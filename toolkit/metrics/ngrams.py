@@ -7,7 +7,8 @@ Ids are unique over all orders: words first, then pairs, and so on.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from array import array
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,6 +20,7 @@ MAX_ORDER = 4
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # 2^64 divided by the golden ratio: spreads neighbouring keys
 
 Integers = npt.NDArray[np.int64]
+Indices = npt.NDArray[np.int32]
 Keys = npt.NDArray[np.uint64]
 
 
@@ -29,16 +31,16 @@ class Ngrams:
     ``lengths`` (B,) are words a caption. Occurrences are grouped by order, and by caption within an order.
     """
 
-    rows: Integers
-    ids: Integers
-    orders: Integers
+    rows: Indices
+    ids: Indices
+    orders: npt.NDArray[np.uint8]
     lengths: Integers
 
     def counted(self) -> tuple[Integers, Integers, Integers, Integers]:
         """Distinct n-grams a caption: (rows, ids, orders, counts), each (U,), sorted by row and id."""
-        keys = (self.rows << 32) | self.ids
-        _, first, counts = np.unique(keys, return_index=True, return_counts=True)
-        return self.rows[first], self.ids[first], self.orders[first], counts
+        keys = (self.rows.astype(np.int64) << 32) | self.ids
+        found, first, counts = np.unique(keys, return_index=True, return_counts=True)
+        return found >> 32, found & 0xFFFFFFFF, self.orders[first].astype(np.int64), counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +106,7 @@ class NgramIndex:
         new_words: dict[str, int] = {}
         return self._encode(captions, new_words, None)
 
-    def extended(self, captions: Sequence[Sequence[str]]) -> tuple[NgramIndex, Ngrams]:
+    def extended(self, captions: Iterable[Sequence[str]]) -> tuple[NgramIndex, Ngrams]:
         """An index that also knows the n-grams of ``captions``, and these n-grams. ``self`` stays as it is."""
         new_words: dict[str, int] = {}
         levels: list[Level] = []
@@ -114,15 +116,14 @@ class NgramIndex:
         return index, ngrams
 
     def _encode(
-        self, captions: Sequence[Sequence[str]], new_words: dict[str, int], levels: list[Level] | None
+        self, captions: Iterable[Sequence[str]], new_words: dict[str, int], levels: list[Level] | None
     ) -> Ngrams:
-        lengths = np.fromiter(map(len, captions), dtype=np.int64, count=len(captions))
-        words = self._words(captions, int(lengths.sum()), new_words)
+        words, lengths = self._words(captions, new_words)
         offset = self.size + len(new_words)
-        rows = np.repeat(np.arange(lengths.size), lengths)
-        left = np.repeat(np.cumsum(lengths), lengths) - np.arange(words.size)  # words from here to the end
-        starts, prefix = np.arange(words.size), words
-        all_rows, all_ids, counts = [rows], [words], [words.size]
+        rows = np.repeat(np.arange(lengths.size, dtype=np.int32), lengths)
+        starts = np.arange(words.size, dtype=np.int32)
+        left = np.repeat(np.cumsum(lengths).astype(np.int32), lengths) - starts  # words from here to the end
+        prefix, all_rows, all_ids, counts = words, [rows], [words], [words.size]
         for order in range(1, MAX_ORDER):
             longer = left[starts] > order
             starts, prefix = starts[longer], prefix[longer]
@@ -131,23 +132,30 @@ class NgramIndex:
             all_rows.append(rows[starts])
             all_ids.append(prefix)
             counts.append(prefix.size)
-        orders = np.repeat(np.arange(MAX_ORDER), counts)
+        orders = np.repeat(np.arange(MAX_ORDER, dtype=np.uint8), counts)
         return Ngrams(np.concatenate(all_rows), np.concatenate(all_ids), orders, lengths)
 
-    def _words(self, captions: Sequence[Sequence[str]], total: int, new_words: dict[str, int]) -> Integers:
+    def _words(
+        self, captions: Iterable[Sequence[str]], new_words: dict[str, int]
+    ) -> tuple[Indices, Integers]:
+        """Ids of all words (T,) and the words of each caption (B,); captions are not kept."""
         known, size = self.vocabulary.get, self.size
 
         def identify(word: str) -> int:
             found = known(word)
             return found if found is not None else new_words.setdefault(word, size + len(new_words))
 
-        return np.fromiter((identify(w) for words in captions for w in words), dtype=np.int64, count=total)
+        ids, lengths = array("i"), array("q")
+        for words in captions:
+            lengths.append(len(words))
+            ids.extend(map(identify, words))
+        return np.array(ids, dtype=np.int32), np.array(lengths, dtype=np.int64)
 
     def _order_ids(
         self, order: int, keys: Keys, offset: int, levels: list[Level] | None
-    ) -> tuple[Integers, int]:
+    ) -> tuple[Indices, int]:
         """Ids of ``keys`` and the next free id; what is unknown is numbered from ``offset``."""
-        ids = np.full(keys.size, -1, dtype=np.int64)
+        ids = np.full(keys.size, -1, dtype=np.int32)
         missing = np.arange(keys.size)
         for layer in self.layers:
             ids[missing] = layer[order - 1].find(keys[missing])

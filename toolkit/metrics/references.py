@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 
 from toolkit.errors import DataError, UsageError
-from toolkit.metrics.ngrams import Integers, NgramIndex, Ngrams
+from toolkit.metrics.ngrams import MAX_ORDER, Integers, NgramIndex, Ngrams
 from toolkit.metrics.text import metric_words
 
 __all__ = ["Matches", "PreparedReferences"]
@@ -59,7 +60,7 @@ class PreparedReferences:
         references: Mapping[Hashable, Sequence[str]],
         index: NgramIndex,
         end_token: str | None = None,
-        words: Sequence[Sequence[str]] | None = None,
+        words: Iterable[Sequence[str]] | None = None,
     ) -> tuple[PreparedReferences, NgramIndex]:
         """The prepared references, and the index extended by their n-grams.
 
@@ -78,8 +79,8 @@ class PreparedReferences:
             )
         if words is None:
             closing = [] if end_token is None else [end_token]
-            texts = [caption for captions in references.values() for caption in captions]
-            words = [caption + closing for caption in metric_words(texts)]
+            texts = (caption for captions in references.values() for caption in captions)
+            words = (caption + closing for caption in metric_words(texts))
         sizes = np.fromiter(map(len, references.values()), dtype=np.int64, count=len(references))
         index, ngrams = index.extended(words)
         return cls._from_ngrams(references, sizes, ngrams), index
@@ -90,23 +91,15 @@ class PreparedReferences:
     ) -> PreparedReferences:
         caption_starts = np.concatenate([[0], np.cumsum(sizes)])
         image_of_caption = np.repeat(np.arange(sizes.size), sizes)
-        images = image_of_caption[ngrams.rows]
-        in_image = ngrams.rows - caption_starts[images]
-        by_chunk = np.argsort(images // _IMAGES_A_CHUNK, kind="stable")
-        bounds = np.searchsorted(
-            (images // _IMAGES_A_CHUNK)[by_chunk], np.arange(sizes.size // _IMAGES_A_CHUNK + 2)
-        )
         ids, entries_an_image, tables = [], [], []
-        for chunk in range(sizes.size // _IMAGES_A_CHUNK + 1):
-            part = by_chunk[bounds[chunk] : bounds[chunk + 1]]
-            first = chunk * _IMAGES_A_CHUNK
+        for first in range(0, max(sizes.size, 1), _IMAGES_A_CHUNK):
             widths = sizes[first : first + _IMAGES_A_CHUNK]
-            chunk_ids, chunk_sizes, table = _chunk_table(
-                images[part] - first, ngrams.ids[part], in_image[part], widths
-            )
-            ids.append(chunk_ids)
-            entries_an_image.append(chunk_sizes)
-            tables.append(table)
+            rows, own_ids = _rows_between(ngrams, caption_starts[first], caption_starts[first + widths.size])
+            images = image_of_caption[rows]
+            table = _chunk_table(images - first, own_ids, rows - caption_starts[images], widths)
+            ids.append(table[0])
+            entries_an_image.append(table[1])
+            tables.append(table[2])
         entries = np.concatenate(entries_an_image)
         return cls(
             places={image_id: place for place, image_id in enumerate(references)},
@@ -166,15 +159,18 @@ class PreparedReferences:
         """(size,) how many images have each n-gram id in at least one reference."""
         return np.bincount(self.entry_ids, minlength=size).astype(np.int32)
 
-    def entries(self) -> tuple[Integers, Integers, Integers]:
-        """Every n-gram of every caption: (caption, n-gram id, count), each (F,), in storage order."""
+    def entries(self) -> Iterator[tuple[Integers, Integers, Integers]]:
+        """Every n-gram of every caption, in pieces: (caption, n-gram id, count), each (F,), in storage order."""
         widths = np.diff(self.caption_starts)
-        place = np.flatnonzero(self.counts)
-        image = np.searchsorted(self.count_starts, place, side="right") - 1
-        within = place - self.count_starts[image]
-        captions = self.caption_starts[image] + within % widths[image]
-        ids = self.entry_ids[self.entry_starts[image] + within // widths[image]].astype(np.int64)
-        return captions, ids, self.counts[place].astype(np.int64)
+        for first in range(0, widths.size, _IMAGES_A_CHUNK):
+            last = min(first + _IMAGES_A_CHUNK, widths.size)
+            start = self.count_starts[first]
+            place = np.flatnonzero(self.counts[start : self.count_starts[last]]) + start
+            image = np.searchsorted(self.count_starts, place, side="right") - 1
+            within = place - self.count_starts[image]
+            captions = self.caption_starts[image] + within % widths[image]
+            ids = self.entry_ids[self.entry_starts[image] + within // widths[image]].astype(np.int64)
+            yield captions, ids, self.counts[place].astype(np.int64)
 
 
 def check_end_token(end_token: str | None) -> None:
@@ -185,6 +181,17 @@ def check_end_token(end_token: str | None) -> None:
     """
     if end_token is not None and end_token.split() != [end_token]:
         raise UsageError(f"end_token must be one word without white space, found {end_token!r}")
+
+
+def _rows_between(ngrams: Ngrams, first: int, last: int) -> tuple[Integers, Integers]:
+    """Rows and ids of the n-grams of captions ``first`` … ``last`` - 1, which lie together within each order."""
+    bounds = np.searchsorted(ngrams.orders, np.arange(MAX_ORDER + 1))
+    rows, ids = [], []
+    for start, stop in pairwise(bounds):
+        low, high = start + np.searchsorted(ngrams.rows[start:stop], [first, last])
+        rows.append(ngrams.rows[low:high])
+        ids.append(ngrams.ids[low:high])
+    return np.concatenate(rows).astype(np.int64), np.concatenate(ids).astype(np.int64)
 
 
 def _chunk_table(

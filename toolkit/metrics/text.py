@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from toolkit.metrics.tokenizer import tokenize
 
 __all__ = ["metric_words", "split_tokens"]
 
 
-def metric_words(captions: Sequence[str]) -> list[list[str]]:
-    """The words of each caption that BLEU and CIDEr count."""
-    return [" ".join(tokenize(caption)).split() for caption in captions]
+def metric_words(captions: Iterable[str]) -> Iterator[list[str]]:
+    """The words of each caption that BLEU and CIDEr count, one caption at a time."""
+    return (" ".join(tokenize(caption)).split() for caption in captions)
 
 
 def split_tokens(captions: Sequence[Sequence[str]]) -> list[list[str]]:
