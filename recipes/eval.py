@@ -5,9 +5,13 @@ vlm-rlhf run recipes/configs/scenes/eval.yaml data.root=DIR systems.0.model.id=D
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from toolkit.cli.stage import stage_main
 from toolkit.config.schema import EvalRecipe, GenerationSpec, OnPolicyPairsSpec
@@ -18,6 +22,8 @@ from toolkit.runs.directory import RunDirectory
 if TYPE_CHECKING:
     from reward_models.scorer import LearnedReward
 
+_PAIRS_AT_ONCE = 128
+
 
 def run(recipe: EvalRecipe, directory: RunDirectory, resume: bool) -> None:
     """Write result files, scores and ``summary.json``; decoding goes on where an earlier run stopped."""
@@ -26,18 +32,15 @@ def run(recipe: EvalRecipe, directory: RunDirectory, resume: bool) -> None:
     inputs = read_inputs(recipe, judged=recipe.reward_model is not None)
     from reward_models.scorer import LearnedReward
     from toolkit.evaluation.stage import evaluate_systems
+    from toolkit.evaluation.summary import summary_table
 
     reward = LearnedReward.load(recipe.reward_model) if recipe.reward_model else None
     if recipe.on_policy_pairs is not None:
         inputs = inputs.with_pairs(on_policy_pairs(recipe, recipe.on_policy_pairs, directory))
 
-    def card(rows: Sequence[PreferenceRow]) -> dict[str, Any]:
-        assert reward is not None, "the stage refuses pairs without a reward model"
-        return reward_card(recipe, reward, rows)
-
-    evaluate_systems(
-        recipe, directory, inputs=inputs, reward=reward, reward_model_card=card if reward else None
-    )
+    card = partial(reward_card, recipe, reward) if reward is not None else None
+    summary = evaluate_systems(recipe, directory, inputs=inputs, reward=reward, reward_model_card=card)
+    sys.stdout.write(summary_table(summary) + "\n")
 
 
 def reward_card(recipe: EvalRecipe, reward: LearnedReward, rows: Sequence[PreferenceRow]) -> dict[str, Any]:
@@ -45,6 +48,7 @@ def reward_card(recipe: EvalRecipe, reward: LearnedReward, rows: Sequence[Prefer
     from reward_models.evaluation import score_rows
     from reward_models.scorer import LearnedReward
     from toolkit.evaluation.pairs import accuracy_card
+    from toolkit.runs.progress import progress
 
     judges = {
         "accuracy": reward,
@@ -54,8 +58,9 @@ def reward_card(recipe: EvalRecipe, reward: LearnedReward, rows: Sequence[Prefer
         judges["text_only_accuracy"] = LearnedReward.load(recipe.text_only_reward_model)
     margins = {}
     for name, judge in judges.items():
-        chosen, rejected = score_rows(judge, rows)
-        margins[name] = chosen - rejected
+        parts = [rows[start : start + _PAIRS_AT_ONCE] for start in range(0, len(rows), _PAIRS_AT_ONCE)]
+        scored = [score_rows(judge, part) for part in progress(parts, len(parts), f"pairs, {name}")]
+        margins[name] = np.concatenate([chosen - rejected for chosen, rejected in scored])
     return accuracy_card(rows, margins)
 
 
