@@ -191,13 +191,19 @@ class KlSpec(Strict):
 
 
 class PpoSpec(Strict):
-    """Proximal policy optimisation (Schulman et al. 2017) over tokens."""
+    """Proximal policy optimisation (Schulman et al. 2017) over tokens.
+
+    ``estimator`` makes the advantages: ``gae`` with a critic, or without one from the other samples of a prompt
+    (``rloo``, ``grpo``), the greedy completion (``scst``) or a running mean (``running``, its weight on the past
+    ``baseline_decay``). Settings of the critic are refused where there is none.
+    """
 
     iterations: Count = 40
     epochs: Count = 2
     minibatches: Count = 2
     gradient_accumulation: Count = 1
-    estimator: Literal["gae"] = "gae"
+    estimator: Literal["gae", "rloo", "grpo", "scst", "running"] = "gae"
+    baseline_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9
     gamma: Fraction = 1.0
     gae_lambda: Fraction = 0.95
     clip: Positive = 0.2

@@ -15,6 +15,15 @@ __all__ = ["REWARD_TERMS", "check_combinations"]
 
 # Names of the reward terms that come along; toolkit.rewards builds them (a test compares the two lists).
 REWARD_TERMS = ("cider", "bleu", "vqa_accuracy", "learned", "length", "repetition", "bad_ending")
+# Settings of ``ppo`` that nothing reads without a critic.
+CRITIC_SETTINGS = (
+    "gamma",
+    "gae_lambda",
+    "value_clip",
+    "value_weight",
+    "critic",
+    "critic_warmup_iterations",
+)
 _TRAINABLE = (schema.SftRecipe, schema.RewardRecipe, schema.RlRecipe, schema.PreferenceRecipe)
 
 
@@ -157,6 +166,7 @@ def _check_ppo(recipe: schema.RlRecipe, findings: Findings, launch: str) -> None
         )
     if recipe.kl.controller == "adaptive" and recipe.kl.coefficient == 0:
         findings.add("kl.coefficient", "an adaptive controller multiplies it, so it stays 0; start above 0")
+    _check_estimator(recipe, findings)
     if ppo.critic == "adapter":
         if recipe.model.lora is None and (Path(recipe.model.id) / "config.json").is_file():
             findings.add("ppo.critic", "an adapter critic needs a LoRA policy: add model.lora, or use shared")
@@ -168,6 +178,26 @@ def _check_ppo(recipe: schema.RlRecipe, findings: Findings, launch: str) -> None
             )
     if launch.endswith("-offload") and recipe.optimizer.name != "adamw":
         findings.add("optimizer.name", f"{launch} brings its own AdamW on the host; expected 'adamw'")
+
+
+def _check_estimator(recipe: schema.RlRecipe, findings: Findings) -> None:
+    """What an estimator needs, and settings that it would ignore."""
+    ppo, defaults = recipe.ppo, schema.PpoSpec()
+    if ppo.estimator in ("rloo", "grpo") and recipe.rollout.samples_per_prompt < 2:
+        findings.add(
+            "rollout.samples_per_prompt",
+            f"ppo.estimator '{ppo.estimator}' compares the samples of a prompt: expected at least 2, found 1",
+        )
+    if ppo.estimator == "scst" and any(term.normalise == "group" for term in recipe.rewards):
+        findings.add(
+            "rewards", "a greedy baseline is one sample a prompt: normalise 'group' has no meaning with scst"
+        )
+    if ppo.estimator != "running" and ppo.baseline_decay != defaults.baseline_decay:
+        findings.add("ppo.baseline_decay", f"only estimator 'running' has one, found '{ppo.estimator}'")
+    if ppo.estimator != "gae":
+        for name in CRITIC_SETTINGS:
+            if getattr(ppo, name) != getattr(defaults, name):
+                findings.add(f"ppo.{name}", f"estimator '{ppo.estimator}' has no critic: take the line out")
 
 
 def _check_evaluation(recipe: schema.EvalRecipe, findings: Findings) -> None:

@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from toolkit.config.schema import PpoSpec
+from toolkit.errors import RunFailed
 from toolkit.rewards.base import RewardOutput
 from toolkit.rl.advantages import Reduce, gae, masked_moments, shaped_rewards, whiten
+from toolkit.rl.estimators import completion_returns, over_tokens
 from toolkit.rl.kl import k1, k3
 from toolkit.rl.losses import explained_variance
 from toolkit.rl.rollout import Rollout
 
-__all__ = ["Experience", "build_experience"]
+__all__ = ["CriticFree", "Experience", "build_experience"]
+
+# (returns (B,), usable (B,)) → advantages (B,): an estimator of ``toolkit.rl.estimators`` with its settings.
+CriticFree = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass
 class Experience:
-    """A rollout with advantages and returns ``(B, T)``.
+    """A rollout with advantages ``(B, T)``, and with a critic the returns ``(B, T)`` that it learns.
 
     ``mask`` is the rollout's, with the rows taken out whose reward failed. ``scores`` ``(B,)`` are the
     rewards after the missing-end penalty, before KL; 0 in rows taken out. ``kl_k1`` and ``kl_k3`` are nats a
-    token.
+    token. ``explained_variance`` is None without a critic, like ``returns``.
     """
 
     rollout: Rollout
@@ -32,12 +38,18 @@ class Experience:
     kl_k1: Tensor
     kl_k3: Tensor
     advantages: Tensor
-    returns: Tensor
-    explained_variance: float
+    returns: Tensor | None
+    explained_variance: float | None
 
 
 def build_experience(
-    rollout: Rollout, output: RewardOutput, spec: PpoSpec, *, kl_coefficient: float, reduce: Reduce
+    rollout: Rollout,
+    output: RewardOutput,
+    spec: PpoSpec,
+    *,
+    kl_coefficient: float,
+    reduce: Reduce,
+    critic_free: CriticFree | None = None,
 ) -> Experience:
     """Phase 6: KL a token and shaped reward. Phase 7: advantages, returns, whitening over all processes.
 
@@ -47,6 +59,7 @@ def build_experience(
         spec: estimator settings.
         kl_coefficient: of the k1 penalty in the reward.
         reduce: sums a tensor over processes.
+        critic_free: the estimator of a run without a critic, whose rollouts have no values.
     """
     device = rollout.mask.device
     scores = torch.as_tensor(output.scores, dtype=torch.float32, device=device)
@@ -55,9 +68,16 @@ def build_experience(
     ended = torch.tensor([item.ended for item in rollout.completions], device=device)
     scores = torch.where(usable, scores - spec.missing_eos_penalty * ~ended, 0.0)
     divergence = k1(rollout.logprobs, rollout.reference, mask)
-    rewards = shaped_rewards(scores, divergence, mask, kl_coefficient)
-    advantages, returns = gae(rewards, rollout.values, mask, gamma=spec.gamma, lam=spec.gae_lambda)
-    explained = _explained(returns, rollout.values, mask, reduce)
+    returns, explained = None, None
+    if critic_free is not None:
+        whole = completion_returns(scores, divergence, mask, kl_coefficient)
+        advantages = over_tokens(critic_free(whole, usable), mask)
+    elif rollout.values is not None:
+        rewards = shaped_rewards(scores, divergence, mask, kl_coefficient)
+        advantages, returns = gae(rewards, rollout.values, mask, gamma=spec.gamma, lam=spec.gae_lambda)
+        explained = _explained(returns, rollout.values, mask, reduce)
+    else:
+        raise RunFailed("a rollout without values needs an estimator without a critic")
     if spec.whiten_advantages:
         advantages = whiten(advantages, mask, reduce=reduce)
     return Experience(

@@ -70,9 +70,10 @@ def rollout_means(means: Means, experience: Experience, output: RewardOutput) ->
     means.add("rollout/ended_fraction", sum(item.ended for item in rollout.completions), rows)
     words = Counter(word for item in rollout.completions for word in item.text.lower().split())
     means.add("rollout/distinct_word_fraction", len(words), words.total())
-    tokens = float(mask.sum())
-    means.add("value/mean", float((rollout.values * mask).sum()), tokens)
-    means.add("value/return_mean", float(experience.returns.sum()), tokens)
+    if rollout.values is not None and experience.returns is not None:
+        tokens = float(mask.sum())
+        means.add("value/mean", float((rollout.values * mask).sum()), tokens)
+        means.add("value/return_mean", float(experience.returns.sum()), tokens)
 
 
 def update_means(means: Means, statistics: UpdateStatistics) -> None:
@@ -86,7 +87,8 @@ def update_means(means: Means, statistics: UpdateStatistics) -> None:
         ("value/loss", "value_loss"),
         ("value/clip_fraction", "value_clipped"),
     ):
-        means.add(metric, sums.get(key, 0.0), tokens)
+        if key in sums:
+            means.add(metric, sums[key], tokens)
     means.add("policy/kl_to_behaviour_nats", sums.get("kl_k3", 0.0), sums.get("completions", 0.0))
 
 

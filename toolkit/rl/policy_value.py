@@ -45,14 +45,14 @@ class PolicyValue(nn.Module):
         model: a PEFT model with the roles ``default`` and ``ref``, and ``value`` for the ``adapter`` critic.
         hidden_size: width of the hidden states.
         critic: ``shared`` puts the head on the policy's own hidden states; ``adapter`` on those of the role
-            ``value``, at the price of a second forward of the trunk.
+            ``value``, at the price of a second forward of the trunk. None: no critic and no head.
     """
 
-    def __init__(self, model: nn.Module, hidden_size: int, *, critic: Critic) -> None:
+    def __init__(self, model: nn.Module, hidden_size: int, *, critic: Critic | None) -> None:
         super().__init__()
         self.model = model
         self.critic = critic
-        self.value_head = ScalarHead(hidden_size)
+        self.value_head = ScalarHead(hidden_size) if critic is not None else None
 
     def forward(
         self,
@@ -67,14 +67,14 @@ class PolicyValue(nn.Module):
         """Score the completions of ``batch`` under ``role_name``.
 
         Args:
-            values: also the critic's values.
+            values: also the critic's values, where there is a critic.
             entropy: also the entropy of the policy.
             head_only: keep the values' gradient out of the policy's adapter (critic warm-up of a shared
             critic).
         """
         with role(self.model, role_name):
             scores = score_completions(self.model, batch, temperature=temperature, entropy=entropy)
-        if not values:
+        if not values or self.value_head is None:
             return PolicyValueOutput(scores.logprobs, scores.mask, None, scores.entropy)
         hidden = scores.hidden.detach() if head_only and self.critic == "shared" else scores.hidden
         if self.critic == "adapter":
@@ -111,8 +111,8 @@ def _head(name: str) -> bool:
     return name.startswith("value_head.")
 
 
-def build_policy_value(vlm: LoadedVlm, *, critic: Critic, seed: int) -> PolicyValue:
-    """Add the critic and the frozen reference, a copy of the policy as it is now.
+def build_policy_value(vlm: LoadedVlm, *, critic: Critic | None, seed: int) -> PolicyValue:
+    """Add the critic (if any) and the frozen reference, a copy of the policy as it is now.
 
     ``seed`` fixes the initial weights of the critic's adapter. Dropout is switched off for good: with it the
     importance ratio would not start at 1.
@@ -145,7 +145,7 @@ def build_policy_value(vlm: LoadedVlm, *, critic: Critic, seed: int) -> PolicyVa
     # Only activation checkpointing needs training mode; dropout is off either way.
     disable_dropout(wrapper)
     wrapper.train(bool(getattr(inner_model(vlm.model), "is_activation_checkpointing", False)))
-    for name, parameter in wrapper.value_head.named_parameters():
+    for name, parameter in wrapper.head_parameters():
         if parameter.dtype != torch.float32:
-            raise RecipeError("model", f"the value head's {name} is {parameter.dtype}, expected float32")
+            raise RecipeError("model", f"{name} is {parameter.dtype}, expected float32")
     return wrapper

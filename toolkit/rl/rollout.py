@@ -67,7 +67,8 @@ class Rollout:
     """Completions of one process with what the current weights say about them; ``(B, T)``, 0 on padding.
 
     ``logprobs`` are those of the behaviour policy at the sampling temperature: the denominators of the
-    importance ratios. ``mask`` is 1 on sampled tokens, the end token included.
+    importance ratios. ``mask`` is 1 on sampled tokens, the end token included. ``values`` are None without a
+    critic.
     """
 
     rows: list[PromptRow]
@@ -75,7 +76,7 @@ class Rollout:
     completions: list[GeneratedCompletion]
     logprobs: Tensor
     reference: Tensor
-    values: Tensor
+    values: Tensor | None
     mask: Tensor
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -127,6 +128,17 @@ class RolloutWorker:
             )
         return [prompt for prompt in prompts for _ in range(samples)], completions
 
+    def greedy(self, prompts: Sequence[EncodedPrompt]) -> list[GeneratedCompletion]:
+        """The most likely completion of each prompt (token by token) under the policy as it is now."""
+        with self.engine.gathered(), role(self.vlm.model, POLICY):
+            return generate(
+                self.vlm,
+                prompts,
+                max_new_tokens=self.spec.max_new_tokens,
+                temperature=0.0,
+                batch_size=self.spec.generation_batch_size,
+            )
+
     def collect(self, rows: Sequence[PromptRow], *, seed: int) -> Rollout:
         """Phases 1 to 4 for the rows of this process; completions of one row stand together."""
         samples = self.spec.samples_per_prompt
@@ -147,7 +159,16 @@ class RolloutWorker:
         tokens = [item.token_ids for item in completions]
         logprobs, values, mask = self._score(prompts, tokens, POLICY)
         reference, _, _ = self._score(prompts, tokens, REFERENCE)
-        return Rollout(list(rows), list(prompts), list(completions), logprobs, reference, values, mask)
+        critic = self.engine.module.critic is not None
+        return Rollout(
+            list(rows),
+            list(prompts),
+            list(completions),
+            logprobs,
+            reference,
+            values if critic else None,
+            mask,
+        )
 
     @torch.no_grad()
     def _score(

@@ -1,9 +1,9 @@
 """Checkpoints of the RL loop: all that a resumed run needs to equal the uninterrupted one to the last bit.
 
 ``checkpoint-<step>/``: the policy's adapter and the processor at its root (plain peft loads them),
-``value/`` (the critic's adapter, if it has one), ``value_head.safetensors``, ``optimizer.pt``, ``rng.pt``
-and ``rl_state.json``. Under DeepSpeed ``deepspeed/`` takes the place of ``optimizer.pt``. ``final/`` holds
-policy and processor alone.
+``value/`` (the critic's adapter, if it has one), ``value_head.safetensors`` (if there is a critic),
+``optimizer.pt``, ``rng.pt`` and ``rl_state.json``. Under DeepSpeed ``deepspeed/`` takes the place of
+``optimizer.pt``. ``final/`` holds policy and processor alone.
 """
 
 from __future__ import annotations
@@ -45,13 +45,14 @@ def save_checkpoint(folder: Path, vlm: LoadedVlm, engine: Engine, state: Mapping
     """Write a checkpoint to ``folder``, atomically; ``state`` must be JSON (floats keep all their digits)."""
     generators = gather_object([random_state()])
     with _shared_directory(folder, engine) as staging:
-        with engine.gathered() as module:
+        with engine.gathered():
             if engine.is_main:
                 _write_adapters(
                     staging, vlm, [name for name in (POLICY, VALUE) if name in roles_of(vlm.model)]
                 )
-                head = {key: value.detach().cpu() for key, value in module.value_head.state_dict().items()}
-                save_file(head, staging / _HEAD)
+                if engine.module.value_head is not None:
+                    head = engine.module.value_head.state_dict()
+                    save_file({key: value.detach().cpu() for key, value in head.items()}, staging / _HEAD)
         if engine.deepspeed:
             engine.prepared.save_checkpoint(str(staging), tag=_DEEPSPEED, exclude_frozen_parameters=True)
         elif engine.is_main:
@@ -101,7 +102,8 @@ def _load_weights(folder: Path, vlm: LoadedVlm, engine: Engine) -> None:
         with torch.no_grad():
             for key, value in saved.items():
                 parameters[key].copy_(value)
-    engine.module.value_head.load_state_dict(load_file(folder / _HEAD))
+    if engine.module.value_head is not None:
+        engine.module.value_head.load_state_dict(load_file(folder / _HEAD))
 
 
 def _write_adapters(folder: Path, vlm: LoadedVlm, names: list[str]) -> None:

@@ -20,17 +20,18 @@ from toolkit.errors import RecipeError, RunFailed
 from toolkit.models.loading import LoadedVlm
 from toolkit.models.roles import POLICY, role
 from toolkit.records import PromptRow
-from toolkit.rewards.base import FloatArray, RewardOutput
+from toolkit.rewards.base import RewardOutput
 from toolkit.rewards.composite import CompositeReward
 from toolkit.rl import guards
+from toolkit.rl.appraisal import Appraisal
 from toolkit.rl.calibration import calibrate
 from toolkit.rl.engine import Engine
-from toolkit.rl.experience import Experience, build_experience
+from toolkit.rl.experience import Experience
 from toolkit.rl.kl import kl_controller
 from toolkit.rl.monitor import Means, rollout_means, update_means, write_samples
 from toolkit.rl.policy_value import build_policy_value
 from toolkit.rl.prompt_order import PromptOrder
-from toolkit.rl.rollout import Rollout, RolloutWorker, derived_seed
+from toolkit.rl.rollout import RolloutWorker, derived_seed
 from toolkit.rl.state import STATE_FILE, load_checkpoint, save_checkpoint, save_policy
 from toolkit.rl.update import Updater, UpdateStatistics
 from toolkit.runs.directory import RunDirectory
@@ -79,7 +80,8 @@ class PpoTrainer:
             logger.warning("no validation data: the reward is calibrated on training prompts")
         ppo, rollout = recipe.ppo, recipe.rollout
         total = rollout.prompts_per_iteration * rollout.samples_per_prompt
-        module = build_policy_value(policy, critic=ppo.critic, seed=derived_seed(recipe.run.seed, "critic"))
+        critic = ppo.critic if ppo.estimator == "gae" else None
+        module = build_policy_value(policy, critic=critic, seed=derived_seed(recipe.run.seed, "critic"))
         micro = max(1, total // (ppo.minibatches * ppo.gradient_accumulation))
         self.engine = Engine(
             module, recipe.optimizer, micro_batch=micro, accumulation=ppo.gradient_accumulation
@@ -91,7 +93,7 @@ class PpoTrainer:
         self.order = PromptOrder(rows, recipe.rollout.prompts_per_iteration, seed=recipe.run.seed)
         self.iteration = 0
         self.trackers = Trackers([])
-        self.reward.all_reduce = self._sum_arrays
+        self.appraisal = Appraisal(reward, self.worker, self.engine, recipe)
 
     # ---- the run -------------------------------------------------------------------------------------------
 
@@ -132,14 +134,9 @@ class PpoTrainer:
             seed=derived_seed(seed, "sample", self.engine.rank),
         )  # 1-4
         scored = time.perf_counter()
-        output = self._rewards(rollout)  # 5
-        experience = build_experience(  # 6, 7
-            rollout,
-            output,
-            self.recipe.ppo,
-            kl_coefficient=self.kl.coefficient,
-            reduce=self.engine.all_sum,
-        )
+        progress = self.iteration / max(1, self.recipe.ppo.iterations - 1)
+        output = self.appraisal.rewards(rollout, progress=progress)  # 5
+        experience = self.appraisal.experience(rollout, output, kl_coefficient=self.kl.coefficient)  # 6, 7
         if first:
             guards.check_start(self.vlm, float(experience.kl_k1.abs().max()))
         rewarded = time.perf_counter()
@@ -153,18 +150,6 @@ class PpoTrainer:
         return self._finish(experience, output, statistics, seconds)  # 9
 
     # ---- phases --------------------------------------------------------------------------------------------
-
-    def _rewards(self, rollout: Rollout) -> RewardOutput:
-        """Phase 5."""
-        self.reward.set_progress(self.iteration / max(1, self.recipe.ppo.iterations - 1))
-        output = self.reward(rollout.reward_batch(), update=True)
-        if not output.applies.all():
-            row = rollout.rows[int(np.flatnonzero(~output.applies)[0])]
-            raise RunFailed(
-                f"no reward term applies to row {row.sample_id!r} of task {row.task!r}",
-                remedy="add a term for this task, or leave its rows out of the data",
-            )
-        return output
 
     def _update(self, experience: Experience, *, seed: int, first: bool) -> UpdateStatistics:
         """Phase 8, with the checks of the first update."""
@@ -199,7 +184,8 @@ class PpoTrainer:
             means.add("guard/vision_gap_nats", *gap)
         values = means.reduced(self.engine)
         values["kl/coefficient"] = self.kl.coefficient
-        values["value/explained_variance"] = experience.explained_variance
+        if experience.explained_variance is not None:
+            values["value/explained_variance"] = experience.explained_variance
         values["optimizer/grad_norm"] = float(np.mean(statistics.grad_norms))
         values["optimizer/updates"] = float(statistics.updates)
         self.kl.update(values["kl/k1_nats"], len(experience.rollout) * self.engine.world)
@@ -255,7 +241,7 @@ class PpoTrainer:
         state: dict[str, Any] = {
             "iteration": self.iteration,
             "kl": self.kl.state_dict(),
-            "reward": self.reward.state_dict(),
+            **self.appraisal.state_dict(),
         }
         save_checkpoint(self.run.checkpoint_path(step), self.vlm, self.engine, state)
         self.run.prune_checkpoints(self.recipe.run.save_total_limit)
@@ -263,11 +249,8 @@ class PpoTrainer:
     def _restore(self, state: Mapping[str, Any]) -> None:
         self.iteration = int(state["iteration"])
         self.kl.load_state_dict(state["kl"])
-        self.reward.load_state_dict(state["reward"])
+        self.appraisal.load_state_dict(state)
         self.run.metrics.truncate_after(self.iteration)
-
-    def _sum_arrays(self, values: FloatArray) -> FloatArray:
-        return self.engine.all_sum(torch.from_numpy(values)).cpu().numpy()
 
     def _check_sizes(self, total: int) -> None:
         ppo, world = self.recipe.ppo, self.engine.world

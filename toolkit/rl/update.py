@@ -14,7 +14,7 @@ from toolkit.models.encoding import collate
 from toolkit.models.loading import LoadedVlm
 from toolkit.rl.engine import Engine
 from toolkit.rl.experience import Experience
-from toolkit.rl.losses import clipped_policy_loss, clipped_value_loss
+from toolkit.rl.losses import ValueLoss, clipped_policy_loss, clipped_value_loss
 from toolkit.rl.rollout import derived_seed
 
 __all__ = ["UpdateStatistics", "Updater", "minibatches"]
@@ -125,7 +125,7 @@ class Updater:
     def _loss(
         self, experience: Experience, rows: list[int], statistics: UpdateStatistics, warming_up: bool
     ) -> Tensor:
-        """Policy, value and entropy loss summed over the tokens of ``rows``."""
+        """Policy, entropy and (with a critic) value loss summed over the tokens of ``rows``."""
         spec, rollout = self.recipe.ppo, experience.rollout
         batch = collate(
             self.vlm, [rollout.prompts[i] for i in rows], [rollout.completions[i].token_ids for i in rows]
@@ -137,21 +137,13 @@ class Updater:
             entropy=True,
             head_only=warming_up,
         )
-        if output.values is None or output.entropy is None:
-            raise RunFailed("the policy's forward gave no values")
+        if output.entropy is None:
+            raise RunFailed("the policy's forward gave no entropy")
         width = output.logprobs.shape[1]
-        mask, old, advantages, old_values, returns = (
-            part[rows, :width]
-            for part in (
-                experience.mask,
-                rollout.logprobs,
-                experience.advantages,
-                rollout.values,
-                experience.returns,
-            )
+        mask, old, advantages = (
+            part[rows, :width] for part in (experience.mask, rollout.logprobs, experience.advantages)
         )
         policy = clipped_policy_loss(output.logprobs, old, advantages, mask, clip=spec.clip)
-        value = clipped_value_loss(output.values, old_values, returns, mask, clip=spec.value_clip)
         entropy = (output.entropy * mask).sum()
         if statistics.first_ratio_error is None:
             error = ((output.logprobs.detach() - old).abs() * mask).max()
@@ -160,13 +152,24 @@ class Updater:
             tokens=float(mask.sum()),
             completions=float(len(rows)),
             policy_loss=float(policy.loss.detach()),
-            value_loss=float(value.loss.detach()),
             entropy=float(entropy.detach()),
             policy_clipped=float(policy.clipped),
-            value_clipped=float(value.clipped),
             kl_k3=float(policy.kl_k3),
         )
+        bonus = spec.entropy_weight * entropy
+        if output.values is None:
+            return policy.loss - bonus
+        value = self._value_loss(experience, rows, output.values, mask)
+        statistics.add(value_loss=float(value.loss.detach()), value_clipped=float(value.clipped))
         # In critic warm-up the policy's part keeps its place in the graph (every parameter gets a gradient,
         # as DDP expects) and weighs nothing.
         policy_weight = 0.0 if warming_up else 1.0
-        return policy_weight * (policy.loss - spec.entropy_weight * entropy) + spec.value_weight * value.loss
+        return policy_weight * (policy.loss - bonus) + spec.value_weight * value.loss
+
+    def _value_loss(self, experience: Experience, rows: list[int], values: Tensor, mask: Tensor) -> ValueLoss:
+        """The critic's loss over ``rows``; ``values`` are those of this forward."""
+        old, returns, width = experience.rollout.values, experience.returns, values.shape[1]
+        if old is None or returns is None:
+            raise RunFailed("a critic needs the values and returns of its rollout")
+        clip = self.recipe.ppo.value_clip
+        return clipped_value_loss(values, old[rows, :width], returns[rows, :width], mask, clip=clip)

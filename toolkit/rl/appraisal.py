@@ -1,0 +1,108 @@
+"""Phases 5 to 7 together: rewards, and from them what the update needs, by the recipe's estimator."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from toolkit.config.schema import RlRecipe
+from toolkit.errors import RunFailed
+from toolkit.rewards.base import FloatArray, RewardOutput
+from toolkit.rewards.composite import CompositeReward
+from toolkit.rl import estimators
+from toolkit.rl.engine import Engine
+from toolkit.rl.experience import CriticFree, Experience, build_experience
+from toolkit.rl.rollout import Rollout, RolloutWorker, reward_batch
+
+__all__ = ["Appraisal"]
+
+
+class Appraisal:
+    """Scores rollouts and estimates advantages; holds the reward's statistics and the running baseline.
+
+    Args:
+        reward: the composite; its running statistics are summed over the processes of ``engine``.
+        worker: samples the greedy completions of ``scst``.
+        engine: the processes.
+        recipe: the settings.
+    """
+
+    def __init__(
+        self, reward: CompositeReward, worker: RolloutWorker, engine: Engine, recipe: RlRecipe
+    ) -> None:
+        self.reward, self.worker, self.engine, self.recipe = reward, worker, engine, recipe
+        self.baseline = estimators.RunningBaseline(recipe.ppo.baseline_decay)
+        reward.all_reduce = self._sum_arrays
+
+    def rewards(self, rollout: Rollout, *, progress: float) -> RewardOutput:
+        """Phase 5: composite scores ``(B,)`` and their parts; ``progress`` (0 to 1) is what schedules read.
+
+        Raises:
+            RunFailed: no term applies to a row.
+        """
+        self.reward.set_progress(progress)
+        output = self.reward(rollout.reward_batch(), update=True)
+        if not output.applies.all():
+            row = rollout.rows[int(np.flatnonzero(~output.applies)[0])]
+            raise RunFailed(
+                f"no reward term applies to row {row.sample_id!r} of task {row.task!r}",
+                remedy="add a term for this task, or leave its rows out of the data",
+            )
+        return output
+
+    def experience(self, rollout: Rollout, output: RewardOutput, *, kl_coefficient: float) -> Experience:
+        """Phases 6 and 7."""
+        baseline = None
+        if self.recipe.ppo.estimator == "scst":
+            baseline = self._greedy_scores(rollout)
+            # Without a baseline there is no advantage: the row is as little use as one whose reward failed.
+            output = replace(output, scores=np.where(np.isfinite(baseline), output.scores, np.nan))
+        return build_experience(
+            rollout,
+            output,
+            self.recipe.ppo,
+            kl_coefficient=kl_coefficient,
+            reduce=self.engine.all_sum,
+            critic_free=self._estimator(rollout, baseline),
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """For a checkpoint."""
+        return {"reward": self.reward.state_dict(), "baseline": self.baseline.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """From a checkpoint; one of an earlier version has no baseline."""
+        self.reward.load_state_dict(state["reward"])
+        self.baseline.load_state_dict(state.get("baseline", {}))
+
+    def _estimator(self, rollout: Rollout, baseline: FloatArray | None) -> CriticFree | None:
+        """The estimator of a run without a critic, with all it needs but returns and usable rows."""
+        name, group = self.recipe.ppo.estimator, self.recipe.rollout.samples_per_prompt
+        if name == "rloo":
+            return lambda returns, usable: estimators.rloo(returns, usable, group=group)
+        if name == "grpo":
+            return lambda returns, usable: estimators.grpo(returns, usable, group=group)
+        if name == "running":
+            tasks = [row.task for row in rollout.rows]
+            return lambda returns, usable: self.baseline(returns, usable, tasks, reduce=self.engine.all_sum)
+        if name == "scst" and baseline is not None:
+            return lambda returns, usable: torch.where(
+                usable, returns - torch.as_tensor(baseline, dtype=returns.dtype, device=returns.device), 0.0
+            )
+        return None
+
+    def _greedy_scores(self, rollout: Rollout) -> FloatArray:
+        """Scores ``(B,)`` of each prompt's greedy completion, the missing-end penalty paid (Rennie et al. 2017)."""
+        samples = self.recipe.rollout.samples_per_prompt
+        completions = self.worker.greedy(rollout.prompts[::samples])
+        scores = self.reward(reward_batch(rollout.rows[::samples], completions)).scores
+        penalty = self.recipe.ppo.missing_eos_penalty
+        cut = np.asarray([not item.ended for item in completions], dtype=np.float64)
+        return np.repeat(scores - penalty * cut, samples)
+
+    def _sum_arrays(self, values: FloatArray) -> FloatArray:
+        return self.engine.all_sum(torch.from_numpy(values)).cpu().numpy()
