@@ -11,8 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from toolkit.cli.stage import stage_main
 from toolkit.config.schema import EvalRecipe, GenerationSpec, OnPolicyPairsSpec
 from toolkit.errors import RecipeError
@@ -21,8 +19,6 @@ from toolkit.runs.directory import RunDirectory
 
 if TYPE_CHECKING:
     from reward_models.scorer import LearnedReward
-
-_PAIRS_AT_ONCE = 128
 
 
 def run(recipe: EvalRecipe, directory: RunDirectory, resume: bool) -> None:
@@ -48,7 +44,6 @@ def reward_card(recipe: EvalRecipe, reward: LearnedReward, rows: Sequence[Prefer
     from reward_models.evaluation import score_rows
     from reward_models.scorer import LearnedReward
     from toolkit.evaluation.pairs import accuracy_card
-    from toolkit.runs.progress import progress
 
     judges = {
         "accuracy": reward,
@@ -58,9 +53,8 @@ def reward_card(recipe: EvalRecipe, reward: LearnedReward, rows: Sequence[Prefer
         judges["text_only_accuracy"] = LearnedReward.load(recipe.text_only_reward_model)
     margins = {}
     for name, judge in judges.items():
-        parts = [rows[start : start + _PAIRS_AT_ONCE] for start in range(0, len(rows), _PAIRS_AT_ONCE)]
-        scored = [score_rows(judge, part) for part in progress(parts, len(parts), f"pairs, {name}")]
-        margins[name] = np.concatenate([chosen - rejected for chosen, rejected in scored])
+        chosen, rejected = score_rows(judge, rows, label=f"texts of pairs, {name}")
+        margins[name] = chosen - rejected
     return accuracy_card(rows, margins)
 
 

@@ -54,12 +54,14 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    from reward_models.config import read_config
     from toolkit.cli.guard import libraries_on_stderr
     from toolkit.data.files import escaped
     from toolkit.data.images import check_image
     from toolkit.errors import DataError, RunFailed
     from toolkit.records import image_prompt
 
+    read_config(Path(arguments.checkpoint))  # a wrong folder is refused before torch is loaded
     images = tuple(Path(name) for name in arguments.image)
     problems = [f"{escaped(path)}: {problem}" for path in images if (problem := check_image(path))]
     if problems:

@@ -82,12 +82,20 @@ def score_rows(
     rows: Sequence[PreferenceRow],
     *,
     images: Sequence[tuple[ImageSource, ...]] | None = None,
+    label: str | None = None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Scores (N,) of the chosen and of the rejected texts; ``images`` replaces the rows' own pictures."""
+    """Scores (N,) of the chosen and of the rejected texts.
+
+    Args:
+        reward: what scores.
+        rows: N pairs.
+        images: pictures in place of the rows' own.
+        label: shows progress under this name.
+    """
     pictures = [row.images for row in rows] if images is None else list(images)
     prompts = [row.prompt for row in rows]
     texts = [*(row.chosen for row in rows), *(row.rejected for row in rows)]
-    scores = reward.score([*prompts, *prompts], [*pictures, *pictures], texts)
+    scores = reward.score([*prompts, *prompts], [*pictures, *pictures], texts, label=label)
     return scores[: len(rows)], scores[len(rows) :]
 
 

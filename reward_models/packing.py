@@ -1,9 +1,8 @@
-"""Both completions of a pair behind one copy of the prompt, so that pictures and prompt are computed once.
+"""Several completions behind one copy of their prompt, so that pictures and prompt are computed once.
 
-A pair becomes one sequence ``prompt chosen rejected``. The attention mask hides the chosen completion from
-the
-rejected one, and the positions of both go on from the prompt: every token sees what it would see in a
-sequence of its own. With hundreds of image tokens and short answers this halves time and memory.
+The completions of a prompt become one sequence ``prompt first second …``. The attention mask hides them from
+one another, and the positions of each go on from the prompt: every token sees what it would see in a sequence
+of its own. With hundreds of image tokens and short answers a pair costs half, a group of eight an eighth.
 """
 
 from __future__ import annotations
@@ -18,10 +17,11 @@ from toolkit.models.encoding import EncodedPrompt, VlmBatch, collate
 from toolkit.models.loading import LoadedVlm
 from toolkit.models.structure import inner_model
 
-__all__ = ["can_pack", "pack_pairs"]
+__all__ = ["can_pack", "pack_completions"]
 
 _PLAIN_CAUSAL = ("llava", "llava_next", "llava_onevision", "idefics3", "smolvlm")
 _DENSE_ATTENTION = ("sdpa", "eager")
+_PADDING = -1
 
 
 def can_pack(vlm: LoadedVlm) -> bool:
@@ -40,43 +40,51 @@ def can_pack(vlm: LoadedVlm) -> bool:
     )
 
 
-def pack_pairs(
-    vlm: LoadedVlm, prompts: Sequence[EncodedPrompt], chosen: Sequence[Tensor], rejected: Sequence[Tensor]
+def pack_completions(
+    vlm: LoadedVlm, prompts: Sequence[EncodedPrompt], completions: Sequence[Sequence[Tensor]]
 ) -> tuple[VlmBatch, Tensor]:
-    """``B`` pairs as ``B`` sequences, padded on the right.
+    """``B`` prompts with their completions as ``B`` sequences, padded on the right.
 
     Args:
         vlm: a model for which ``can_pack`` holds.
-        prompts: one a pair.
-        chosen: token ids (T,) of each chosen completion, end token included.
-        rejected: likewise.
+        prompts: B of them.
+        completions: for each prompt at least one completion: token ids (T,), end token included.
 
     Returns:
-        The batch, with a float attention mask (B, 1, L, L), and the positions (B, 2) of the last token of the
-        chosen and of the rejected completion.
+        The batch, with a float attention mask (B, 1, L, L), and the positions (B, K) of the last token of
+        every completion, where K is the largest number of them; prompts with fewer repeat their last one.
     """
-    tails = [torch.cat([good, bad]) for good, bad in zip(chosen, rejected, strict=True)]
-    batch = collate(vlm, prompts, tails, padding_side="right")
+    batch = collate(vlm, prompts, [torch.cat(list(texts)) for texts in completions], padding_side="right")
+    length, most = batch.completion_mask.shape[1], max(len(texts) for texts in completions)
+    segments = torch.full((len(prompts), length), _PADDING)
+    positions = torch.arange(length).repeat(len(prompts), 1)
+    ends = torch.empty(len(prompts), most, dtype=torch.long)
+    for row, (prompt, texts) in enumerate(zip(prompts, completions, strict=True)):
+        start = stop = len(prompt.input_ids)
+        segments[row, :start] = 0
+        for number, text in enumerate(texts):
+            first, stop = stop, stop + len(text)
+            segments[row, first:stop] = number + 1
+            positions[row, first:stop] -= first - start
+            ends[row, number:] = stop - 1
     device = batch.completion_mask.device
-    start = torch.tensor([len(prompt.input_ids) for prompt in prompts], device=device).unsqueeze(1)
-    middle = start + torch.tensor([len(good) for good in chosen], device=device).unsqueeze(1)
-    stop = middle + torch.tensor([len(bad) for bad in rejected], device=device).unsqueeze(1)
-    place = torch.arange(batch.completion_mask.shape[1], device=device).unsqueeze(0)
-    in_rejected = (place >= middle) & (place < stop)
     inputs = dict(batch.inputs)
-    inputs["position_ids"] = torch.where(in_rejected, place - middle + start, place)
-    inputs["attention_mask"] = _mask(place, start, middle, stop, inner_model(vlm.model).dtype)
-    return dataclasses.replace(batch, inputs=inputs), torch.cat([middle - 1, stop - 1], dim=1)
+    inputs["position_ids"] = positions.to(device)
+    inputs["attention_mask"] = _mask(segments.to(device), inner_model(vlm.model).dtype)
+    return dataclasses.replace(batch, inputs=inputs), ends.to(device)
 
 
-def _mask(place: Tensor, start: Tensor, middle: Tensor, stop: Tensor, dtype: torch.dtype) -> Tensor:
-    """(B, 1, L, L): 0 where a query may look, the lowest number elsewhere. Padding looks at itself alone."""
-    in_chosen = (place >= start) & (place < middle)
-    in_rejected = (place >= middle) & (place < stop)
-    causal = place.unsqueeze(2) >= place.unsqueeze(1)
-    hidden = in_rejected.unsqueeze(2) & in_chosen.unsqueeze(1)
-    real = (place < stop).unsqueeze(1)
-    itself = place.unsqueeze(2) == place.unsqueeze(1)
-    seen = (causal & ~hidden & real) | itself
+def _mask(segments: Tensor, dtype: torch.dtype) -> Tensor:
+    """(B, 1, L, L): 0 where a query may look, the lowest number elsewhere. Padding looks at itself alone.
+
+    Args:
+        segments: (B, L): 0 in the prompt, k in its k-th completion, ``_PADDING`` behind them.
+        dtype: of the result.
+    """
+    query, key = segments.unsqueeze(2), segments.unsqueeze(1)
+    place = torch.arange(segments.shape[1], device=segments.device)
+    causal = place.unsqueeze(1) >= place.unsqueeze(0)
+    itself = place.unsqueeze(1) == place.unsqueeze(0)
+    seen = (causal & (query != _PADDING) & ((key == 0) | (key == query))) | itself
     lowest = torch.finfo(dtype).min
     return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill(~seen, lowest).unsqueeze(1)

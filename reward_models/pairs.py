@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from reward_models.packing import can_pack, pack_pairs
+from reward_models.packing import can_pack, pack_completions
 from reward_models.prompts import PromptEncoder
 from toolkit.models.encoding import VlmBatch, collate
 from toolkit.records import PreferenceRow
@@ -51,7 +51,7 @@ class PairCollator:
         vlm = self.encoder.vlm
         margin = torch.tensor([row.margin or 0.0 for row in rows], dtype=torch.float32, device=vlm.device)
         if self.pack:
-            batch, ends = pack_pairs(vlm, prompts, chosen, rejected)
+            batch, ends = pack_completions(vlm, prompts, list(zip(chosen, rejected, strict=True)))
             return {"pairs": PairBatch(batch, margin, ends)}
         batch = collate(vlm, [*prompts, *prompts], [*chosen, *rejected], padding_side="right")
         return {"pairs": PairBatch(batch, margin)}

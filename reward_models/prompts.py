@@ -39,7 +39,7 @@ class PromptEncoder:
 
     A picture goes through the processor once; where nothing of the vision tower is trained, it also goes
     through the tower once, and later forwards reuse its features (bit-equal, see
-    ``toolkit.models.vision_features``).
+    ``toolkit.models.vision_features``). All grey pictures of one size are one picture.
 
     Args:
         vlm: model and processor.
@@ -52,6 +52,8 @@ class PromptEncoder:
         self.blank_images = blank_images
         self._prompts: _Newest[EncodedPrompt] = _Newest(max_bytes // 2)
         self._features: _Newest[tuple[ImageFeatures, ...]] = _Newest(max_bytes // 2)
+        self._completions: _Newest[Tensor] = _Newest(max_bytes // 16)
+        self._blank_keys: dict[str, str] = {}
         self._reuses_features = not _tower_is_trained(vlm)
 
     def encode(
@@ -62,7 +64,7 @@ class PromptEncoder:
         Raises:
             DataError: a picture cannot be read, or image blocks and pictures differ in number.
         """
-        keys = [tuple(_image_key(image) for image in sources) for sources in images]
+        keys = self.keys(images)
         encoded = [
             self._encode_one(prompt, sources, key)
             for prompt, sources, key in zip(prompts, images, keys, strict=True)
@@ -72,7 +74,31 @@ class PromptEncoder:
 
     def completions(self, texts: Sequence[str]) -> list[Tensor]:
         """Token ids (T,) of each text, end token included."""
-        return [encode_completion(self.vlm, text) for text in texts]
+        return [self._completion(text) for text in texts]
+
+    def _completion(self, text: str) -> Tensor:
+        known = self._completions.get((text,))
+        if known is None:
+            known = encode_completion(self.vlm, text)
+            self._completions.put((text,), known, _size(known) + len(text))
+        return known
+
+    def keys(self, images: Sequence[tuple[ImageSource, ...]]) -> list[tuple[str, ...]]:
+        """For every row its pictures' keys: equal keys, equal tensors. Grey pictures of one size are equal.
+
+        Raises:
+            DataError: a picture that is to be replaced by a grey one cannot be read.
+        """
+        return [tuple(self._key(image) for image in sources) for sources in images]
+
+    def _key(self, image: ImageSource) -> str:
+        key = _image_key(image)
+        if not self.blank_images:
+            return key
+        if key not in self._blank_keys:
+            width, height = load_image(image).size
+            self._blank_keys[key] = f"grey {width} x {height}"
+        return self._blank_keys[key]
 
     def _encode_one(
         self, prompt: Conversation, sources: tuple[ImageSource, ...], key: tuple[str, ...]

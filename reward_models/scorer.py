@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,11 @@ from numpy.typing import NDArray
 from peft import LoraConfig, PeftModel, set_peft_model_state_dict
 from safetensors.torch import load_file
 
-from reward_models.checkpoint import (
-    RewardConfig,
-    describe,
-    load_head,
-    load_reward_model,
-    read_config,
-    refuse_mismatch,
-)
+from reward_models.checkpoint import describe, load_head, load_reward_model, refuse_mismatch
+from reward_models.config import RewardConfig, read_config
+from reward_models.grouping import CompletionGroup, batches, group_completions
 from reward_models.model import VlmRewardModel
+from reward_models.packing import can_pack, pack_completions
 from reward_models.prompts import PromptEncoder
 from toolkit.config.schema import ModelSpec
 from toolkit.errors import CheckpointError
@@ -30,10 +27,13 @@ from toolkit.models.loading import LoadedVlm
 from toolkit.models.roles import REWARD, add_role
 from toolkit.records import Conversation, ImageSource
 from toolkit.rewards.base import RewardBatch, RewardOutput
+from toolkit.runs.progress import Progress
 
 __all__ = ["LearnedReward"]
 
-_ADAPTER_CONFIG, _ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+_ADAPTER_WEIGHTS = "adapter_model.safetensors"
+_PACKED = 8
+"""Completions behind one prompt at most: the attention mask grows with the square of their length."""
 
 
 class LearnedReward:
@@ -46,7 +46,7 @@ class LearnedReward:
     Args:
         model: the reward model.
         config: what it was trained on.
-        batch_size: sequences in one forward.
+        batch_size: completions in one forward.
         blank_images: score with grey pictures in place of the real ones.
     """
 
@@ -67,6 +67,7 @@ class LearnedReward:
         self.batch_size = batch_size
         blank = config.blank_images if blank_images is None else blank_images
         self._encoder = PromptEncoder(model.vlm, blank_images=blank)
+        self._packs = can_pack(model.vlm)
 
     @classmethod
     def load(
@@ -101,7 +102,7 @@ class LearnedReward:
             spec: how the policy was loaded (precision and quantisation).
             directory: the reward model.
             name: the adapter's name on the policy's base.
-            batch_size: sequences in one forward.
+            batch_size: completions in one forward.
 
         Raises:
             CheckpointError: no reward adapter there, or it was trained on another base, precision or
@@ -131,27 +132,51 @@ class LearnedReward:
         prompts: Sequence[Conversation],
         images: Sequence[tuple[ImageSource, ...]],
         completions: Sequence[str],
+        *,
+        label: str | None = None,
     ) -> NDArray[np.float64]:
         """Raw scores (B,) of ``completions`` to ``prompts`` with ``images``, one each.
+
+        Completions to the same prompt and pictures share one forward of them where the model allows it
+        (``reward_models.packing``).
+
+        Args:
+            prompts: one a row.
+            images: pictures of each row's prompt.
+            completions: text of each row.
+            label: shows progress under this name.
 
         Raises:
             DataError: a picture cannot be read, or image blocks and pictures differ in number.
         """
         scores = np.empty(len(completions), dtype=np.float64)
-        # Neighbours of like length share little padding; the order does not change any score.
-        order = sorted(range(len(completions)), key=lambda index: len(completions[index]))
+        keys = self._encoder.keys(images)
+        groups = group_completions(prompts, images, keys, completions, most=_PACKED if self._packs else 1)
         was_training = self.model.model.training  # of the policy too, where the base is shared
         self.model.eval()
-        with torch.no_grad():
-            for start in range(0, len(order), self.batch_size):
-                part = order[start : start + self.batch_size]
-                encoded = self._encoder.encode([prompts[i] for i in part], [images[i] for i in part])
-                texts = self._encoder.completions([completions[i] for i in part])
-                found = self.model(collate(self.model.vlm, encoded, texts, padding_side="right"))
-                scores[part] = found.double().cpu().numpy()
+        bar = nullcontext() if label is None else Progress(len(completions), label)
+        with torch.no_grad(), bar as shown:
+            for part in batches(groups, self.batch_size):
+                self._score(part, scores)
+                if shown is not None:
+                    shown.update(sum(len(rows) for group in part for rows in group.rows.values()))
         self.model.train(was_training)
         scores[~np.isfinite(scores)] = np.nan
         return scores
+
+    def _score(self, groups: Sequence[CompletionGroup], scores: NDArray[np.float64]) -> None:
+        """Write the scores of the groups' rows into ``scores``, from one forward."""
+        encoded = self._encoder.encode([group.prompt for group in groups], [group.images for group in groups])
+        texts = [self._encoder.completions(group.texts) for group in groups]
+        if self._packs:
+            batch, ends = pack_completions(self.model.vlm, encoded, texts)
+            found = self.model(batch, ends)
+        else:
+            batch = collate(self.model.vlm, encoded, [text for (text,) in texts], padding_side="right")
+            found = self.model(batch).unsqueeze(1)
+        for group, row_scores in zip(groups, found.double().cpu().numpy(), strict=True):
+            for rows, score in zip(group.rows.values(), row_scores, strict=False):
+                scores[rows] = score
 
     def describe(self) -> dict[str, Any]:
         """The configuration as JSON values, for logs and reports."""

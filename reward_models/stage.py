@@ -10,7 +10,8 @@ import numpy as np
 from transformers import TrainingArguments, set_seed
 
 from reward_models.best import BestModel
-from reward_models.checkpoint import RewardConfig, describe, save_reward_model
+from reward_models.checkpoint import describe, save_reward_model
+from reward_models.config import RewardConfig
 from reward_models.evaluation import evaluate_pairs
 from reward_models.model import VlmRewardModel
 from reward_models.pairs import PairCollator

@@ -10,15 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from reward_models.checkpoint import (
-    CONFIG_FILE,
-    HEAD_FILE,
-    describe,
-    load_reward_model,
-    mismatches,
-    read_config,
-    save_reward_model,
-)
+from reward_models.checkpoint import describe, load_reward_model, save_reward_model
+from reward_models.config import CONFIG_FILE, HEAD_FILE, mismatches, read_config
 from reward_models.scorer import LearnedReward
 from toolkit.config.schema import QuantizationSpec
 from toolkit.errors import CheckpointError

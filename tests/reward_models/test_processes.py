@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from reward_models.checkpoint import read_config
+from reward_models.config import read_config
 from toolkit.config.loading import resolved_yaml
 from toolkit.config.schema import LoraSpec, ModelSpec, QuantizationSpec
 

@@ -1,5 +1,6 @@
 """``LearnedReward``: standalone, on a shared base, in batches, and from the command line."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -8,9 +9,11 @@ import time
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from reward_models.__main__ import main
 from reward_models.checkpoint import describe, save_reward_model
+from reward_models.evaluation import score_rows
 from reward_models.scorer import LearnedReward
 from toolkit.config.schema import LoraSpec, ModelSpec, QuantizationSpec
 from toolkit.errors import CheckpointError
@@ -18,6 +21,7 @@ from toolkit.models.encoding import collate
 from toolkit.models.loading import load_vlm
 from toolkit.models.logprobs import completion_logprobs
 from toolkit.models.roles import active_role, role_parameters
+from toolkit.models.structure import trunk
 from toolkit.records import PromptRow
 from toolkit.rewards.base import Reward, RewardBatch
 
@@ -41,6 +45,42 @@ def test_it_is_a_reward_and_scores_do_not_depend_on_batch_size_or_order(saved_re
     back = reward(batch_of(pairs[::-1], texts[::-1])).scores[::-1]
     np.testing.assert_allclose(small, whole, atol=1e-5)
     np.testing.assert_allclose(back, whole, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["llava", "qwen2_5_vl"])
+def test_completions_that_share_a_prompt_score_as_each_alone(family, bases, new_reward, pairs):
+    model, spec = new_reward(bases[family])
+    reward = LearnedReward(model, describe(model.vlm, spec))
+    texts = ["", "red", "a " * 12, "a red picture", *(f"{n} pictures" for n in range(9)), "red"]
+    rows = [pairs[i // 2 % 2 * 3] for i in range(len(texts))]
+    together = reward.score([r.prompt for r in rows], [r.images for r in rows], texts)
+    alone = [reward.score([r.prompt], [r.images], [text])[0] for r, text in zip(rows, texts, strict=True)]
+    np.testing.assert_allclose(together, alone, atol=1e-5)
+    assert len(set(np.round(together, 6))) > 10
+
+
+def test_each_picture_goes_through_the_tower_once_and_grey_ones_of_a_size_are_one(
+    saved_reward, pairs, pictures, tmp_path, monkeypatch
+):
+    reward = LearnedReward.load(saved_reward)
+    seen = []
+    tower = trunk(reward.model.model).get_image_features
+    monkeypatch.setattr(
+        trunk(reward.model.model),
+        "get_image_features",
+        lambda *args, **inputs: seen.append(len(inputs["pixel_values"])) or tower(*args, **inputs),
+    )
+    score_rows(reward, pairs)
+    score_rows(reward, pairs, images=[row.images for row in pairs[::-1]])
+    assert sum(seen) == len({row.images for row in pairs}) == 4
+    seen.clear()
+    blind = LearnedReward(reward.model, reward.config, blank_images=True)
+    Image.new("RGB", (32, 32), (3, 200, 7)).save(tmp_path / "same size.png")  # as the red one
+    images = [(path,) for path in (*pictures.values(), tmp_path / "same size.png")]
+    rows = [dataclasses.replace(pairs[0], images=source) for source in images]
+    chosen, _ = score_rows(blind, rows)
+    assert sum(seen) == 4
+    assert chosen[0] == chosen[-1]
 
 
 @pytest.mark.parametrize("quantised", [False, True])
@@ -124,6 +164,16 @@ def test_a_wrong_checkpoint_or_picture_ends_with_exit_code_2_and_no_traceback(sa
     error = capsys.readouterr().err
     assert "no such file" in error
     assert "Traceback" not in error
+
+
+def test_a_wrong_folder_is_refused_before_torch_is_loaded(tmp_path):
+    code = (
+        "import sys\nfrom reward_models.__main__ import main\n"
+        f"print(main(['score', {str(tmp_path)!r}, '--response', 'x']), 'torch' in sys.modules)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert run.stdout.strip() == "2 False"
+    assert "is no reward model" in run.stderr
 
 
 def test_help_is_quick():

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 import reward_models.stage as stage
 from reward_models.best import best_evaluation
-from reward_models.checkpoint import HEAD_FILE, read_config
+from reward_models.config import HEAD_FILE, read_config
 from reward_models.evaluation import evaluate_pairs
 from reward_models.scorer import LearnedReward
 from reward_models.stage import EVALUATION_FILE, train_reward
