@@ -21,6 +21,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--end-token", metavar="WORD", help="a word that closes every caption, as in self-critical training"
     )
+    parser.add_argument(
+        "--without-references",
+        action="store_true",
+        help="leave the prepared references out: a third of the size, but a reward prepares them at each start",
+    )
     parser.set_defaults(handler=_count)
 
 
@@ -32,6 +37,6 @@ def _count(args: argparse.Namespace) -> int:
     if not args.out.endswith(".safetensors"):
         raise UsageError(f"--out {args.out}: expected a name that ends in .safetensors")
     table = DocumentFrequencies.from_references(read_references(args.references), args.end_token)
-    table.save(args.out)
+    table.save(args.out, with_references=not args.without_references)
     sys.stdout.write(f"{args.out}: {table.counts.size} n-grams of {table.num_images} images\n")
     return 0

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from toolkit.errors import UsageError
 from toolkit.metrics.frequencies import DocumentFrequencies, require_same_end_token
+from toolkit.metrics.kept_references import tfidf_norms
 from toolkit.metrics.length import length_weight
 from toolkit.metrics.ngrams import MAX_ORDER, Integers, NgramIndex
 from toolkit.metrics.references import PreparedReferences
@@ -32,7 +33,8 @@ class CiderD:
     Args:
         references: image id to its reference captions, at least one each.
         frequencies: a table of document frequencies, or ``"corpus"`` to count them in ``references``. With one
-            image ``"corpus"`` scores everything 0, as pycocoevalcap does; a reward needs a table.
+            image ``"corpus"`` scores everything 0, as pycocoevalcap does; a reward needs a table. A table that
+            holds these very captions prepared (in memory or in its file) is used as it is.
         end_token: a word that closes every reference and every caption that ended (SCST's end token), or None.
 
     Raises:
@@ -54,14 +56,20 @@ class CiderD:
             raise UsageError(f"frequencies must be a DocumentFrequencies or 'corpus', found {frequencies!r}")
         if table is not None:
             require_same_end_token(table, end_token)
+        self.end_token = end_token
+        kept = None if table is None else table.kept
+        found = None if kept is None else kept.find(references)
+        if table is not None and kept is not None and found is not None:
+            self._references, self._index, self._norms = found, table.index, kept.norms
+            self.frequencies = table
+            return
         known = table.index if table is not None else NgramIndex()
         self._references, self._index = PreparedReferences.build(references, known, end_token)
         if table is None:
             counts = self._references.document_counts(self._index.size)
             table = DocumentFrequencies(self._index, counts, len(references), end_token)
         self.frequencies = table
-        self.end_token = end_token
-        self._norms = self._reference_norms()
+        self._norms = tfidf_norms(self._references, self._index, table.inverse)
 
     def score(
         self, ids: Sequence[Any], captions: Sequence[str], ended: Sequence[bool] | None = None
@@ -122,17 +130,6 @@ class CiderD:
         if self._length_penalty:
             cosines *= length_weight(ngrams.lengths[pair_rows], references.lengths[captions])
         return np.bincount(pair_rows, cosines, minlength=len(words)) / widths / MAX_ORDER * _SCALE
-
-    def _reference_norms(self) -> Floats:
-        """(R, 4) lengths of the references' TF-IDF vectors."""
-        squares = np.zeros(self._references.lengths.size * MAX_ORDER)
-        for captions, ids, counts in self._references.entries():
-            slots = captions * MAX_ORDER + self._index.order_of(ids)
-            first = int(slots.min(initial=squares.size))
-            own = np.bincount(slots - first, (counts * self.frequencies.inverse(ids)) ** 2)
-            squares[first : first + own.size] += own
-        norms: Floats = np.sqrt(squares.reshape(-1, MAX_ORDER))
-        return norms
 
 
 class Cider(CiderD):

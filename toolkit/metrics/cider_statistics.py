@@ -91,7 +91,7 @@ class _Grouped:
     """How often each n-gram's images come, for changing weights of the images."""
 
     def __init__(self, ids: npt.NDArray[np.integer], images: Integers) -> None:
-        order = np.argsort(ids, kind="stable")
+        order = np.argsort(ids)  # the sums below are of whole numbers: any order gives the same
         self._images = images[order].astype(np.int32)
         sorted_ids = ids[order]
         self._starts = np.flatnonzero(np.diff(sorted_ids, prepend=-1))

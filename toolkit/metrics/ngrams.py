@@ -39,8 +39,11 @@ class Ngrams:
     def counted(self) -> tuple[Integers, Integers, Integers, Integers]:
         """Distinct n-grams a caption: (rows, ids, orders, counts), each (U,), sorted by row and id."""
         keys = (self.rows.astype(np.int64) << 32) | self.ids
-        found, first, counts = np.unique(keys, return_index=True, return_counts=True)
-        return found >> 32, found & 0xFFFFFFFF, self.orders[first].astype(np.int64), counts
+        by_key = np.argsort(keys)  # equal keys have equal orders, so that any of them will do
+        keys = keys[by_key]
+        first = np.flatnonzero(np.diff(keys, prepend=-1))
+        found, counts = keys[first], np.diff(first, append=keys.size)
+        return found >> 32, found & 0xFFFFFFFF, self.orders[by_key[first]].astype(np.int64), counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +59,7 @@ class Level:
         """A level of distinct ``keys``; the id of a key is ``offset`` + its place in ``level.keys``."""
         bits = max(1, int(keys.size).bit_length())
         buckets = _buckets(keys, bits)
-        order = np.argsort(buckets, kind="stable")
+        order = np.argsort(keys * _MULTIPLIER)  # by bucket; distinct keys have distinct products
         starts = np.zeros((1 << bits) + 1, dtype=np.uint32)
         np.cumsum(np.bincount(buckets.astype(np.int64), minlength=1 << bits), out=starts[1:])
         return cls(keys=keys[order], starts=starts, offset=offset)
@@ -103,12 +106,12 @@ class NgramIndex:
 
     def encode(self, captions: Sequence[Sequence[str]]) -> Ngrams:
         """The n-grams of ``captions``. Unknown ones get ids from ``size`` upwards, valid in this result alone."""
-        new_words: dict[str, int] = {}
+        new_words = _NewWords(self.size)
         return self._encode(captions, new_words, None)
 
     def extended(self, captions: Iterable[Sequence[str]]) -> tuple[NgramIndex, Ngrams]:
         """An index that also knows the n-grams of ``captions``, and these n-grams. ``self`` stays as it is."""
-        new_words: dict[str, int] = {}
+        new_words = _NewWords(self.size)
         levels: list[Level] = []
         ngrams = self._encode(captions, new_words, levels)
         size = levels[-1].offset + levels[-1].keys.size
@@ -116,7 +119,7 @@ class NgramIndex:
         return index, ngrams
 
     def _encode(
-        self, captions: Iterable[Sequence[str]], new_words: dict[str, int], levels: list[Level] | None
+        self, captions: Iterable[Sequence[str]], new_words: _NewWords, levels: list[Level] | None
     ) -> Ngrams:
         words, lengths = self._words(captions, new_words)
         offset = self.size + len(new_words)
@@ -135,20 +138,20 @@ class NgramIndex:
         orders = np.repeat(np.arange(MAX_ORDER, dtype=np.uint8), counts)
         return Ngrams(np.concatenate(all_rows), np.concatenate(all_ids), orders, lengths)
 
-    def _words(
-        self, captions: Iterable[Sequence[str]], new_words: dict[str, int]
-    ) -> tuple[Indices, Integers]:
+    def _words(self, captions: Iterable[Sequence[str]], new_words: _NewWords) -> tuple[Indices, Integers]:
         """Ids of all words (T,) and the words of each caption (B,); captions are not kept."""
-        known, size = self.vocabulary.get, self.size
-
-        def identify(word: str) -> int:
-            found = known(word)
-            return found if found is not None else new_words.setdefault(word, size + len(new_words))
-
+        known = self.vocabulary.get if self.vocabulary else None
         ids, lengths = array("i"), array("q")
         for words in captions:
             lengths.append(len(words))
-            ids.extend(map(identify, words))
+            if known is None:
+                ids.extend(map(new_words.__getitem__, words))
+                continue
+            found = list(map(known, words))
+            if None in found:
+                pairs = zip(found, words, strict=True)
+                found = [new_words[word] if number is None else number for number, word in pairs]
+            ids.extend(found)  # type: ignore[arg-type]
         return np.array(ids, dtype=np.int32), np.array(lengths, dtype=np.int64)
 
     def _order_ids(
@@ -168,6 +171,18 @@ class NgramIndex:
             levels.append(level)
             ids[missing] = level.find(keys[missing])
         return ids, offset + int(new_keys.size)
+
+
+class _NewWords(dict[str, int]):
+    """Numbers words from ``first`` upwards in the order in which they are first asked for."""
+
+    def __init__(self, first: int) -> None:
+        super().__init__()
+        self._first = first
+
+    def __missing__(self, word: str) -> int:
+        number = self[word] = self._first + len(self)
+        return number
 
 
 def _buckets(keys: Keys, bits: int) -> Keys:

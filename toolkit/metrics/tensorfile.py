@@ -86,4 +86,6 @@ def _view(whole: npt.NDArray[np.uint8], entry: Mapping[str, object]) -> npt.NDAr
     first, last = cast("tuple[int, int]", entry["data_offsets"])
     if last > whole.size:
         raise ValueError("truncated")
-    return whole[first:last].view(_TYPES[str(entry["dtype"])]).reshape(entry["shape"])  # type: ignore[call-overload]
+    # As a plain array: numpy's memmap class makes every later look-up slower.
+    plain = whole[first:last].view(np.ndarray).view(_TYPES[str(entry["dtype"])])
+    return plain.reshape(entry["shape"])  # type: ignore[call-overload]

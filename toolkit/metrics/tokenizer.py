@@ -5,9 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import chain
 
 from toolkit.metrics.ptb import lex
-from toolkit.metrics.ptb.abbreviations import BEFORE_NUMBERS
+from toolkit.metrics.ptb.abbreviations import (
+    BEFORE_NUMBERS,
+    CAPITALISED,
+    FINAL,
+    TITLES,
+    UNCAPITALISED_FINAL,
+    UNCAPITALISED_TITLES,
+)
 
 __all__ = ["TOKENIZER", "tokenize", "tokenize_lines"]
 
@@ -21,12 +29,40 @@ _PUNCTUATION = frozenset("'' ' `` ` -LRB- -RRB- -LCB- -RCB- . ? ! , : - -- ... ;
 _PLAIN = re.compile(r"[A-Za-z.,!?;:'\"-]+")
 # … unless it ends like this: a letter that ends a sentence or not, an abbreviation that a number must follow.
 _LOOKS_AHEAD = re.compile(rf"(?:^|.*[^A-Za-z])(?:[A-Za-z]?|(?i:{'|'.join(sorted(BEFORE_NUMBERS))}))\.")
+# Most stretches are a word, perhaps with a comma or period: no rule splits those but the ones named.
+_ONE_WORD = re.compile(r"([A-Za-z]{2,})[.,]?")
+_NOT_ONE_WORD = (
+    frozenset("cannot gonna gotta wanna lemme gimme".split())
+    | (FINAL | TITLES | UNCAPITALISED_FINAL | UNCAPITALISED_TITLES | CAPITALISED | BEFORE_NUMBERS)
+)  # fmt: skip
 _STRETCH = re.compile(r"[^ \t\n\r\f\v]+")
-_KEPT_STRETCHES = 1 << 17
+_KEPT_STRETCHES = 1 << 15
 
 _ENDS_IN_A_LETTER = re.compile(r".*(?:^|[^A-Za-z])[A-Za-z]\.[\s'\"]*", re.DOTALL)
 
-_stretches: dict[str, tuple[str, ...] | None] = {}
+
+class _DependsOnNeighbours(LookupError):
+    """A stretch cannot be tokenized alone."""
+
+
+class _Stretches(dict[str, tuple[str, ...]]):
+    """The tokens of stretches between blanks, learnt when first seen and kept for the next time."""
+
+    def __missing__(self, stretch: str) -> tuple[str, ...]:
+        word = _ONE_WORD.fullmatch(stretch)
+        if word is not None and (only := word[1].lower()) not in _NOT_ONE_WORD:
+            tokens: tuple[str, ...] = (only,)
+        elif not stretch or (_PLAIN.fullmatch(stretch) and not _LOOKS_AHEAD.fullmatch(stretch)):
+            tokens = tuple(_kept(lex(stretch)))
+        else:
+            raise _DependsOnNeighbours
+        if len(self) >= _KEPT_STRETCHES:
+            self.clear()
+        self[stretch] = tokens
+        return tokens
+
+
+_stretches = _Stretches()
 
 
 def tokenize(caption: str) -> list[str]:
@@ -53,27 +89,12 @@ def tokenize_lines(captions: Sequence[str]) -> list[list[str]]:
     return tokens
 
 
-@lru_cache(maxsize=16384)
+@lru_cache(maxsize=4096)
 def _tokens(caption: str) -> tuple[str, ...]:
-    tokens: list[str] = []
-    for stretch in caption.split(" "):
-        known = _stretches.get(stretch)
-        if known is None:
-            known = _learn(stretch)
-            if known is None:
-                return _tokens_in_context(caption)
-        tokens += known
-    return tuple(tokens)
-
-
-def _learn(stretch: str) -> tuple[str, ...] | None:
-    """The tokens of a stretch, kept for the next time, or None if they depend on what stands around it."""
-    known = _stretches.get(stretch)
-    if known is None and (not stretch or (_PLAIN.fullmatch(stretch) and not _LOOKS_AHEAD.fullmatch(stretch))):
-        if len(_stretches) >= _KEPT_STRETCHES:
-            _stretches.clear()
-        known = _stretches[stretch] = tuple(_kept(lex(stretch)))
-    return known
+    try:
+        return tuple(chain.from_iterable(map(_stretches.__getitem__, caption.split(" "))))
+    except _DependsOnNeighbours:
+        return _tokens_in_context(caption)
 
 
 def _tokens_in_context(caption: str) -> tuple[str, ...]:
@@ -84,8 +105,9 @@ def _tokens_in_context(caption: str) -> tuple[str, ...]:
     tokens: list[str] = []
     first = last = -1  # of the stretches waiting to be lexed together
     for match in _STRETCH.finditer(caption):
-        known = _learn(match.group())
-        if known is None:
+        try:
+            known = _stretches[match.group()]
+        except _DependsOnNeighbours:
             first, last = (match.start() if first < 0 else first), match.end()
             continue
         if first >= 0:

@@ -13,6 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toolkit.metrics.ptb import lex
+from toolkit.metrics.ptb.abbreviations import (
+    BEFORE_NUMBERS,
+    CAPITALISED,
+    FINAL,
+    TITLES,
+    UNCAPITALISED_FINAL,
+    UNCAPITALISED_TITLES,
+)
 from toolkit.metrics.tokenizer import tokenize, tokenize_lines
 
 PUNCTUATION = set("'' ' `` ` -LRB- -RRB- -LCB- -RCB- . ? ! , : - -- ... ;".split())
@@ -133,3 +141,18 @@ def test_fresh_strings_through_the_original(tmp_path: Path):
         if tokenize(text) != [word for word in want if word]
     ]
     assert len(wrong) <= len(strings) / 1000, wrong[:5]
+
+
+@given(st.from_regex(r"[A-Za-z]{2,7}[.,]?", fullmatch=True), st.sampled_from(["", " a", " The", " 5"]))
+@settings(max_examples=500, deadline=None)
+def test_the_shortcut_for_single_words_changes_nothing(word, following):
+    text = word + following
+    assert tokenize(text) == [token for token in map(str.lower, lex(text)) if token not in PUNCTUATION]
+
+
+def test_no_abbreviation_takes_the_shortcut():
+    for words in (FINAL, TITLES, CAPITALISED, BEFORE_NUMBERS, UNCAPITALISED_FINAL, UNCAPITALISED_TITLES):
+        for word in words:
+            for text in (f"{word}.", f"{word.capitalize()}.", f"{word.upper()}.", f"{word}. 5"):
+                want = [token for token in map(str.lower, lex(text)) if token not in PUNCTUATION]
+                assert tokenize(text) == want, text
