@@ -6,7 +6,7 @@ vlm-rlhf run recipes/configs/scenes/ppo.yaml model.id=out/sft/final data.root=DI
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from toolkit.models.loading import LoadedVlm
     from toolkit.rewards.base import Reward
     from toolkit.rewards.composite import CompositeReward
+    from toolkit.rewards.held_out import HeldOut
 
 _log = logging.getLogger("vlm_rlhf.rl")
 
@@ -60,16 +61,17 @@ def load_learned(policy: LoadedVlm, recipe: RlRecipe, path: str) -> Reward:
 
 def held_out_evaluation(
     reward: CompositeReward, rows: Sequence[PromptRow], recipe: RlRecipe
-) -> Callable[[LoadedVlm], Mapping[str, float]]:
-    """A function that decodes the validation prompts greedily and returns the mean raw score of every term."""
+) -> Callable[[LoadedVlm], HeldOut]:
+    """A function that decodes the validation prompts greedily and scores them by every term of the reward."""
     from toolkit.evaluation.predict import predict_rows
     from toolkit.rewards.base import RewardBatch
+    from toolkit.rewards.held_out import HeldOut, held_out_scores
 
     decoding = DecodingSpec(
         max_new_tokens=recipe.rollout.max_new_tokens, batch_size=recipe.rollout.generation_batch_size
     )
 
-    def evaluate(vlm: LoadedVlm) -> Mapping[str, float]:
+    def evaluate(vlm: LoadedVlm) -> HeldOut:
         predictions = predict_rows(vlm, rows, decoding=decoding, label="validation")
         batch = RewardBatch(
             rows=rows,
@@ -77,9 +79,9 @@ def held_out_evaluation(
             ended=[prediction.ended for prediction in predictions],
             num_tokens=[prediction.num_tokens for prediction in predictions],
         )
-        scores = {term.name: term.reward(batch) for term in reward.terms}
-        means = {name: float(np.nanmean(output.scores)) for name, output in scores.items()}
-        return means | {"mean_tokens": float(np.mean(batch.num_tokens))}
+        found = held_out_scores(reward, batch)
+        tokens = {"mean_tokens": float(np.mean(batch.num_tokens))}
+        return HeldOut({**found.numbers, **tokens}, found.standardised)
 
     return evaluate
 

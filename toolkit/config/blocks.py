@@ -195,7 +195,8 @@ class PpoSpec(Strict):
 
     ``estimator`` makes the advantages: ``gae`` with a critic, or without one from the other samples of a prompt
     (``rloo``, ``grpo``), the greedy completion (``scst``) or a running mean (``running``, its weight on the past
-    ``baseline_decay``). Settings of the critic are refused where there is none.
+    ``baseline_decay``). Settings of the critic are refused where there is none. ``final`` is the policy of the last
+    iteration or of the evaluation with the highest ``val/<best_metric>``, which ``best/`` keeps in any case.
     """
 
     iterations: Count = 40
@@ -214,12 +215,38 @@ class PpoSpec(Strict):
     critic: Literal["shared", "adapter"] = "shared"
     critic_warmup_iterations: Annotated[int, Field(ge=0)] = 0
     missing_eos_penalty: Annotated[float, Field(ge=0.0)] = 1.0
+    final: Literal["last", "best"] = "last"
+    best_metric: str = "score"
+
+
+GuardAction = Literal["off", "warn", "stop"]
 
 
 class GuardSpec(Strict):
-    """Guard rails of an RL run: what to do when the policy goes blind or a reward term is constant."""
+    """Guard rails of an RL run; why each threshold is what it is: docs/ppo.md.
+
+    ``stop`` writes a checkpoint and ends the run, ``warn`` says so once, ``off`` looks away. A drift is measured
+    against the first iteration and has to last ``patience_iterations``.
+    """
 
     vision_gap_min_nats: float | None = 0.0
-    vision_gap_action: Literal["off", "warn", "stop"] = "warn"
+    vision_gap_action: GuardAction = "warn"
     calibration_samples: Count = 128
     failed_fraction_max: Fraction = 0.01
+    patience_iterations: Count = 3
+    divergence_action: GuardAction = "warn"
+    divergence_drop_stds: Positive = 0.25
+    kl_action: GuardAction = "warn"
+    kl_max_nats_per_token: Positive = 1.0
+    length_action: GuardAction = "warn"
+    length_ratio_max: Annotated[float, Field(gt=1.0)] = 2.0
+    vocabulary_action: GuardAction = "warn"
+    vocabulary_ratio_min: Fraction = 0.5
+    repetition_action: GuardAction = "warn"
+    repetition_rise_max: Fraction = 0.2
+    bad_ending_action: GuardAction = "warn"
+    bad_ending_rise_max: Fraction = 0.3
+    critic_action: GuardAction = "warn"
+    explained_variance_min: float = -0.5
+    zero_variance_action: GuardAction = "warn"
+    zero_variance_fraction_max: Fraction = 0.9

@@ -62,6 +62,8 @@ class CompositeReward:
         self.all_reduce = all_reduce
         self._progress = 0.0
         self._moments: dict[tuple[str, str], Moments] = {}
+        # Every term and task on samples of the starting policy, whatever its normalisation.
+        self.calibration: dict[tuple[str, str], Moments] = {}
 
     def set_progress(self, fraction: float) -> None:
         """How far the run is, 0 to 1; read by the schedules."""
@@ -82,7 +84,7 @@ class CompositeReward:
         With ``update`` the running statistics take the batch in first; every process must then call it the
         same number of times. ``group`` normalisation reads the completions of one prompt in this batch.
         """
-        raw = [self._raw(term, batch) for term in self.terms]
+        raw = [self.raw(term, batch) for term in self.terms]
         if update:
             self._take_in(
                 batch, [(t, o) for t, o in zip(self.terms, raw, strict=True) if t.spec.normalise == "running"]
@@ -114,13 +116,14 @@ class CompositeReward:
         report: dict[str, dict[str, float]] = {}
         problems: list[str] = []
         for term in self.terms:
-            output = self._raw(term, batch)
+            output = self.raw(term, batch)
             for task in sorted({row.task for row in batch.rows}):
                 members = output.applies & _of_task(batch, task)
                 if not members.any():
                     continue
                 finite = output.scores[members & np.isfinite(output.scores)]
                 moments = Moments().merged(finite.size, float(finite.sum()), float(np.square(finite).sum()))
+                self.calibration[term.name, task] = moments
                 if term.spec.normalise == "frozen":
                     self._moments[term.name, task] = moments
                 report[f"{term.name}/{task}"] = {
@@ -143,9 +146,8 @@ class CompositeReward:
         """Everything a resumed run needs: statistics a term and task, and the progress of the schedules."""
         return {
             "progress": self._progress,
-            "moments": {
-                f"{name}\t{task}": moments.as_dict() for (name, task), moments in self._moments.items()
-            },
+            "moments": _as_text(self._moments),
+            "calibration": _as_text(self.calibration),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -155,20 +157,18 @@ class CompositeReward:
             CheckpointError: the state holds a term this composite lacks.
         """
         known = {term.name for term in self.terms}
-        moments: dict[tuple[str, str], Moments] = {}
-        for key, value in state["moments"].items():
-            name, _, task = key.partition("\t")
-            if name not in known:
+        for key in state["moments"]:
+            if key.partition("\t")[0] not in known:
                 raise CheckpointError(
-                    f"the checkpoint holds statistics of reward term {name!r}, which is not there"
+                    f"the checkpoint holds statistics of reward term {key.partition(chr(9))[0]!r}, which is not there"
                 )
-            moments[name, task] = Moments(**value)
-        self._moments = moments
+        self._moments = _from_text(state["moments"])
+        self.calibration = _from_text(state.get("calibration", {}))
         self.set_progress(state["progress"])
 
     # ---- one term ------------------------------------------------------------------------------------------
 
-    def _raw(self, term: CompositeTerm, batch: RewardBatch) -> RewardOutput:
+    def raw(self, term: CompositeTerm, batch: RewardBatch) -> RewardOutput:
         """The term's own scores; only the rows of its tasks are handed to it."""
         wanted = np.ones(len(batch), dtype=bool)
         if term.spec.tasks is not None:
@@ -220,6 +220,15 @@ class CompositeReward:
 def group_of(row: PromptRow) -> str:
     """What the completions of one prompt share. A ``sample_id`` alone is unique within its file only."""
     return f"{row.task}\x1f{row.image_id}\x1f{row.sample_id}"
+
+
+def _as_text(moments: Mapping[tuple[str, str], Moments]) -> dict[str, dict[str, float]]:
+    return {f"{name}\t{task}": found.as_dict() for (name, task), found in moments.items()}
+
+
+def _from_text(state: Mapping[str, Mapping[str, float]]) -> dict[tuple[str, str], Moments]:
+    keys = {key: key.partition("\t") for key in state}
+    return {(keys[key][0], keys[key][2]): Moments(**value) for key, value in state.items()}
 
 
 def _of_task(batch: RewardBatch, task: str) -> BoolArray:

@@ -29,7 +29,8 @@ class Experience:
 
     ``mask`` is the rollout's, with the rows taken out whose reward failed. ``scores`` ``(B,)`` are the
     rewards after the missing-end penalty, before KL; 0 in rows taken out. ``kl_k1`` and ``kl_k3`` are nats a
-    token. ``explained_variance`` is None without a critic, like ``returns``.
+    token. Without a critic ``returns``, ``explained_variance`` and ``value_spread`` (standard deviation of the values
+    over that of the returns, all processes) are None.
     """
 
     rollout: Rollout
@@ -40,6 +41,7 @@ class Experience:
     advantages: Tensor
     returns: Tensor | None
     explained_variance: float | None
+    value_spread: float | None = None
 
 
 def build_experience(
@@ -68,14 +70,14 @@ def build_experience(
     ended = torch.tensor([item.ended for item in rollout.completions], device=device)
     scores = torch.where(usable, scores - spec.missing_eos_penalty * ~ended, 0.0)
     divergence = k1(rollout.logprobs, rollout.reference, mask)
-    returns, explained = None, None
+    returns, explained, spread = None, None, None
     if critic_free is not None:
         whole = completion_returns(scores, divergence, mask, kl_coefficient)
         advantages = over_tokens(critic_free(whole, usable), mask)
     elif rollout.values is not None:
         rewards = shaped_rewards(scores, divergence, mask, kl_coefficient)
         advantages, returns = gae(rewards, rollout.values, mask, gamma=spec.gamma, lam=spec.gae_lambda)
-        explained = _explained(returns, rollout.values, mask, reduce)
+        explained, spread = _critic_quality(returns, rollout.values, mask, reduce)
     else:
         raise RunFailed("a rollout without values needs an estimator without a critic")
     if spec.whiten_advantages:
@@ -89,10 +91,14 @@ def build_experience(
         advantages=advantages,
         returns=returns,
         explained_variance=explained,
+        value_spread=spread,
     )
 
 
-def _explained(returns: Tensor, values: Tensor, mask: Tensor, reduce: Reduce) -> float:
+def _critic_quality(returns: Tensor, values: Tensor, mask: Tensor, reduce: Reduce) -> tuple[float, float]:
+    """Explained variance, and the values' spread over the returns' (0.0 where the returns have none)."""
     count, _, error = masked_moments(returns - values, mask, reduce=reduce)
-    _, _, spread = masked_moments(returns, mask, reduce=reduce)
-    return explained_variance(count, error, spread)
+    _, _, variance = masked_moments(returns, mask, reduce=reduce)
+    _, _, own = masked_moments(values, mask, reduce=reduce)
+    spread = float((own / variance).sqrt()) if float(variance) > 1e-12 else 0.0
+    return explained_variance(count, error, variance), spread

@@ -15,7 +15,9 @@ import numpy as np
 import torch
 
 from toolkit.records import PromptRow
-from toolkit.rewards.base import RewardOutput
+from toolkit.rewards.base import FloatArray, RewardOutput
+from toolkit.rewards.normalisation import SMALLEST_STD
+from toolkit.rewards.shaping import BadEndingReward, RepetitionReward
 from toolkit.rl.engine import Engine
 from toolkit.rl.experience import Experience
 from toolkit.rl.update import UpdateStatistics
@@ -55,8 +57,11 @@ class Means:
         }
 
 
-def rollout_means(means: Means, experience: Experience, output: RewardOutput) -> None:
-    """Add what phases 1 to 7 say: rewards by term and stage, KL, lengths, endings, vocabulary, values."""
+def rollout_means(means: Means, experience: Experience, output: RewardOutput, *, group: int) -> None:
+    """Add what phases 1 to 7 say: rewards by term and stage, KL, lengths, endings, vocabulary, values.
+
+    ``group`` samples of a prompt stand together.
+    """
     rollout, mask = experience.rollout, experience.mask
     rows = len(rollout)
     for name, part in output.parts.items():
@@ -68,12 +73,25 @@ def rollout_means(means: Means, experience: Experience, output: RewardOutput) ->
     means.add("kl/k3_nats", float(experience.kl_k3.sum()), used)
     means.add("rollout/tokens", float(rollout.mask.sum()), rows)
     means.add("rollout/ended_fraction", sum(item.ended for item in rollout.completions), rows)
+    batch = rollout.reward_batch()
+    means.add_array("rollout/repeated_fraction", -RepetitionReward()(batch).scores)
+    means.add_array("rollout/bad_ending_fraction", -BadEndingReward()(batch).scores)
+    means.add("reward/flat_fraction", *_flat_groups(output.scores, group))
     words = Counter(word for item in rollout.completions for word in item.text.lower().split())
     means.add("rollout/distinct_word_fraction", len(words), words.total())
     if rollout.values is not None and experience.returns is not None:
         tokens = float(mask.sum())
         means.add("value/mean", float((rollout.values * mask).sum()), tokens)
         means.add("value/return_mean", float(experience.returns.sum()), tokens)
+
+
+def _flat_groups(scores: FloatArray, group: int) -> tuple[int, int]:
+    """Groups whose scores are all equal, and groups that could differ; single samples form one group together."""
+    size = group if group > 1 else len(scores)
+    parts = [scores[start : start + size] for start in range(0, len(scores), size)]
+    finite = [part[np.isfinite(part)] for part in parts]
+    judged = [part for part in finite if part.size > 1]
+    return sum(float(np.ptp(part)) <= SMALLEST_STD for part in judged), len(judged)
 
 
 def update_means(means: Means, statistics: UpdateStatistics) -> None:

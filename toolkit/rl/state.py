@@ -24,6 +24,7 @@ from toolkit.models.loading import LoadedVlm
 from toolkit.models.roles import POLICY, VALUE, role_parameters, roles_of
 from toolkit.rl.engine import Engine
 from toolkit.runs.atomic import atomic_directory
+from toolkit.runs.metrics import json_safe
 from toolkit.runs.state import random_state, restore_random_state
 
 __all__ = ["STATE_FILE", "load_checkpoint", "save_checkpoint", "save_policy"]
@@ -33,11 +34,18 @@ _HEAD, _OPTIMIZER, _RNG, _DEEPSPEED = "value_head.safetensors", "optimizer.pt", 
 _ADAPTER = "adapter_model.safetensors"
 
 
-def save_policy(folder: Path, vlm: LoadedVlm, engine: Engine) -> None:
-    """Write the policy's adapter and the processor to ``folder``, atomically; no pickle among the files."""
+def save_policy(
+    folder: Path, vlm: LoadedVlm, engine: Engine, *, notes: Mapping[str, Mapping[str, Any]] | None = None
+) -> None:
+    """Write the policy's adapter and the processor to ``folder``, atomically; no pickle among the files.
+
+    ``notes`` are JSON files to lie beside them, contents by file name.
+    """
     with _shared_directory(folder, engine) as staging, engine.gathered():
         if engine.is_main:
             _write_adapters(staging, vlm, [POLICY])
+            for name, values in (notes or {}).items():
+                (staging / name).write_text(json.dumps(json_safe(values), indent=2), encoding="utf-8")
     engine.accelerator.wait_for_everyone()
 
 

@@ -15,23 +15,27 @@ from typing import Any
 import numpy as np
 import torch
 
-from toolkit.config.schema import RlRecipe
-from toolkit.errors import RecipeError, RunFailed
+from toolkit.config.schema import PpoSpec, RlRecipe
+from toolkit.errors import RunFailed
 from toolkit.models.loading import LoadedVlm
 from toolkit.models.roles import POLICY, role
 from toolkit.records import PromptRow
 from toolkit.rewards.base import RewardOutput
 from toolkit.rewards.composite import CompositeReward
+from toolkit.rewards.held_out import HeldOut
 from toolkit.rl import guards
 from toolkit.rl.appraisal import Appraisal
+from toolkit.rl.best import BestPolicy
 from toolkit.rl.calibration import calibrate
 from toolkit.rl.engine import Engine
 from toolkit.rl.experience import Experience
+from toolkit.rl.guard_rails import GuardRails
 from toolkit.rl.kl import kl_controller
 from toolkit.rl.monitor import Means, rollout_means, update_means, write_samples
 from toolkit.rl.policy_value import build_policy_value
 from toolkit.rl.prompt_order import PromptOrder
 from toolkit.rl.rollout import RolloutWorker, derived_seed
+from toolkit.rl.sizes import check_sizes
 from toolkit.rl.state import STATE_FILE, load_checkpoint, save_checkpoint, save_policy
 from toolkit.rl.update import Updater, UpdateStatistics
 from toolkit.runs.directory import RunDirectory
@@ -42,7 +46,7 @@ __all__ = ["Evaluate", "PpoTrainer"]
 
 logger = logging.getLogger("vlm_rlhf.rl")
 
-Evaluate = Callable[[LoadedVlm], Mapping[str, float]]
+Evaluate = Callable[[LoadedVlm], HeldOut | Mapping[str, float]]
 
 
 class PpoTrainer:
@@ -58,7 +62,8 @@ class PpoTrainer:
         run: where results go; its ``stop`` flag is asked after every iteration.
         evaluate: held-out evaluation, called with the policy active every ``run.eval_every_steps``
             iterations on every process; its numbers are logged under ``val/``. It must not draw from the
-            global generators.
+            global generators. Scores standardised as in ``HeldOut`` are watched for divergence, and the policy with
+            the best ``ppo.best_metric`` is kept in ``best/``.
 
     Raises:
         RecipeError: sizes that cannot be split into minibatches, or a model without an adapter.
@@ -86,7 +91,7 @@ class PpoTrainer:
         self.engine = Engine(
             module, recipe.optimizer, micro_batch=micro, accumulation=ppo.gradient_accumulation
         )
-        self._check_sizes(total)
+        check_sizes(recipe, rows=len(self.rows), world=self.engine.world)
         self.kl = kl_controller(recipe.kl)
         self.worker = RolloutWorker(policy, self.engine, rollout)
         self.updater = Updater(policy, self.engine, recipe)
@@ -94,6 +99,9 @@ class PpoTrainer:
         self.iteration = 0
         self.trackers = Trackers([])
         self.appraisal = Appraisal(reward, self.worker, self.engine, recipe)
+        self.rails = GuardRails(recipe.guards)
+        required = ppo.final == "best" or ppo.best_metric != PpoSpec().best_metric
+        self.best = BestPolicy(run.path / "best", metric=ppo.best_metric, required=required)
 
     # ---- the run -------------------------------------------------------------------------------------------
 
@@ -114,7 +122,7 @@ class PpoTrainer:
             self.run.metrics.truncate_after(-1)
             report = calibrate(self.reward, self.worker, self.val_rows or self.rows, self.recipe)
             self.run.record(reward_calibration=report)
-            self._log_evaluation(0)
+            self._evaluate(0)
         else:
             self._restore(load_checkpoint(newest, self.vlm, self.engine))
             logger.info("resumed from %s", newest)
@@ -122,7 +130,7 @@ class PpoTrainer:
         with Progress(iterations, "ppo", start=self.iteration) as bar:
             while self.iteration < iterations:
                 bar.update(note=self._iterate())
-        save_policy(self.run.final, self.vlm, self.engine)
+        self._write_final()
 
     def _iterate(self) -> str:
         """One iteration; returns what the progress line says."""
@@ -176,7 +184,7 @@ class PpoTrainer:
         last = step == self.recipe.ppo.iterations
         logged = step == 1 or step % spec.log_every_steps == 0 or last
         means = Means()
-        rollout_means(means, experience, output)
+        rollout_means(means, experience, output, group=self.recipe.rollout.samples_per_prompt)
         update_means(means, statistics)
         if logged and self.recipe.guards.vision_gap_action != "off":
             temperature = self.recipe.rollout.temperature
@@ -184,8 +192,9 @@ class PpoTrainer:
             means.add("guard/vision_gap_nats", *gap)
         values = means.reduced(self.engine)
         values["kl/coefficient"] = self.kl.coefficient
-        if experience.explained_variance is not None:
+        if experience.explained_variance is not None and experience.value_spread is not None:
             values["value/explained_variance"] = experience.explained_variance
+            values["value/spread"] = experience.value_spread
         values["optimizer/grad_norm"] = float(np.mean(statistics.grad_norms))
         values["optimizer/updates"] = float(statistics.updates)
         self.kl.update(values["kl/k1_nats"], len(experience.rollout) * self.engine.world)
@@ -195,27 +204,32 @@ class PpoTrainer:
             self._log(step, {**values, **timing})
             if self.engine.is_main:
                 write_samples(self.run.samples, step, experience, output)
-        if spec.eval_every_steps and (step % spec.eval_every_steps == 0 or last):
-            self._log_evaluation(step)
-        self._close(step, values, last=last)
-        return f"reward {values['reward/total']:.3f}  kl {values['kl/k1_nats']:.2f}"
-
-    def _close(self, step: int, values: Mapping[str, float], *, last: bool) -> None:
-        """Guard rails, checkpoint and signals at the end of an iteration."""
         reasons = [
             guards.check_failed(values["reward/failed_fraction"], self.recipe.guards),
             guards.check_vision_gap(values.get("guard/vision_gap_nats", math.nan), self.recipe.guards),
+            self.rails.observe(values),
         ]
-        reason = next((text for text in reasons if text is not None), None)
+        if spec.eval_every_steps and (step % spec.eval_every_steps == 0 or last):
+            reasons.append(self._evaluate(step))
+        self._close(step, next((text for text in reasons if text is not None), None), last=last)
+        return f"reward {values['reward/total']:.3f}  kl {values['kl/k1_nats']:.2f}"
+
+    def _close(self, step: int, reason: str | None, *, last: bool) -> None:
+        """Checkpoint and signals at the end of an iteration; ``reason`` is that of a guard rail to stop."""
         flag = torch.tensor(float(self.run.stop.requested), dtype=torch.float64)
         signalled = float(self.engine.all_sum(flag)) > 0
         every = self.recipe.run.save_every_steps
         if reason or (signalled and not last) or (every and step % every == 0 and not last):
             self._save(step)
         if reason:
+            kept = (
+                f"; {self.best.folder} holds the policy of iteration {self.best.step}"
+                if self.best.step
+                else ""
+            )
             raise RunFailed(
                 f"stopped after iteration {step}: {reason}",
-                remedy=f"look at {self.run.samples}, then change the recipe",
+                remedy=f"look at {self.run.samples}, then change the recipe{kept}",
             )
         if signalled and not last:
             raise self.run.stop.interrupted(
@@ -224,13 +238,30 @@ class PpoTrainer:
 
     # ---- the rest ------------------------------------------------------------------------------------------
 
-    def _log_evaluation(self, step: int) -> None:
-        """Held-out numbers of the policy under ``val/``, on a line of their own."""
+    def _evaluate(self, step: int) -> str | None:
+        """Held-out numbers under ``val/``, on a line of their own; keeps the best policy. A guard rail's reason."""
         if self.evaluate is None or not self.recipe.run.eval_every_steps:
-            return
+            return None
         with self.engine.gathered(), role(self.vlm.model, POLICY):
             found = self.evaluate(self.vlm)
-        self._log(step, {f"val/{name}": value for name, value in found.items()})
+        held_out = found if isinstance(found, HeldOut) else HeldOut(found)
+        self._log(step, {f"val/{name}": value for name, value in held_out.numbers.items()})
+        self.best.consider(step, held_out.numbers, self.vlm, self.engine)
+        return self.rails.observe_held_out(held_out.standardised)
+
+    def _write_final(self) -> None:
+        """``final/``: the last policy, or the one with the best held-out score where the recipe says so."""
+        best = self.best
+        facts: dict[str, Any] = {"iteration": self.iteration, "policy": "last"}
+        if best.step is not None:
+            facts |= {"best_iteration": best.step, f"best_{best.metric}": best.value}
+        if self.recipe.ppo.final == "best" and best.step is not None:
+            facts |= {"iteration": best.step, "policy": "best"}
+            best.publish(self.run.final, self.engine)
+        else:
+            save_policy(self.run.final, self.vlm, self.engine)
+        logger.info("final/ holds the %(policy)s policy, of iteration %(iteration)d", facts)
+        self.run.record(final_policy=facts)
 
     def _log(self, step: int, values: Mapping[str, float]) -> None:
         """To ``metrics.jsonl`` and the recipe's trackers."""
@@ -242,6 +273,8 @@ class PpoTrainer:
             "iteration": self.iteration,
             "kl": self.kl.state_dict(),
             **self.appraisal.state_dict(),
+            "rails": self.rails.state_dict(),
+            "best": self.best.state_dict(),
         }
         save_checkpoint(self.run.checkpoint_path(step), self.vlm, self.engine, state)
         self.run.prune_checkpoints(self.recipe.run.save_total_limit)
@@ -250,20 +283,6 @@ class PpoTrainer:
         self.iteration = int(state["iteration"])
         self.kl.load_state_dict(state["kl"])
         self.appraisal.load_state_dict(state)
+        self.rails.load_state_dict(state.get("rails", {}))
+        self.best.load_state_dict(state.get("best", {}))
         self.run.metrics.truncate_after(self.iteration)
-
-    def _check_sizes(self, total: int) -> None:
-        ppo, world = self.recipe.ppo, self.engine.world
-        problems = []
-        if not self.rows:
-            problems.append("data.train: no prompts")
-        if self.recipe.rollout.prompts_per_iteration % world:
-            problems.append(f"rollout.prompts_per_iteration must divide by the {world} processes")
-        parts = ppo.minibatches * ppo.gradient_accumulation * world
-        if total % parts:
-            problems.append(
-                f"prompts_per_iteration × samples_per_prompt = {total} must divide by minibatches × "
-                f"gradient_accumulation × processes = {parts}"
-            )
-        if problems:
-            raise RecipeError("rl", problems)

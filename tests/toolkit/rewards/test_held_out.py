@@ -1,0 +1,93 @@
+"""Held-out scores against the loop: raw means, fixed standardisation, weights without schedules."""
+
+from __future__ import annotations
+
+import statistics
+
+import numpy as np
+import pytest
+
+from toolkit.config.schema import RewardTerm
+from toolkit.records import PromptRow, image_prompt
+from toolkit.rewards.base import RewardBatch, RewardOutput
+from toolkit.rewards.composite import CompositeReward, CompositeTerm
+from toolkit.rewards.held_out import held_out_scores
+
+
+class Numbers:
+    """Reads the score out of the completion; "?" fails."""
+
+    scale = "any"
+
+    def __init__(self, name: str, factor: float, *, penalty: bool = False) -> None:
+        self.name, self.factor, self.may_be_constant = name, factor, penalty
+
+    def __call__(self, batch: RewardBatch) -> RewardOutput:
+        scores = [float("nan") if text == "?" else self.factor * float(text) for text in batch.completions]
+        return RewardOutput(np.asarray(scores, dtype=np.float64))
+
+
+def batch_of(texts: list[str], tasks: list[str]) -> RewardBatch:
+    rows = [
+        PromptRow(
+            sample_id=str(i), task=task, prompt=image_prompt("?"), images=(b"",), image_id=i,
+            references=("a",) if task == "caption" else (), answers=("a",) if task == "vqa" else (),
+        )
+        for i, task in enumerate(tasks)
+    ]  # fmt: skip
+    return RewardBatch(rows=rows, completions=texts, ended=[True] * len(rows), num_tokens=[1] * len(rows))
+
+
+def composite() -> CompositeReward:
+    rising = RewardTerm(term="a", weight=2.0, normalise="frozen", schedule="linear_up")
+    return CompositeReward(
+        [
+            CompositeTerm("a", Numbers("a", 1.0), rising),
+            CompositeTerm("b", Numbers("b", 3.0), RewardTerm(term="b", weight=0.5, tasks=["vqa"])),
+            CompositeTerm("watched", Numbers("watched", -1.0), RewardTerm(term="watched", weight=0.0)),
+            CompositeTerm("p", Numbers("p", 1.0, penalty=True), RewardTerm(term="p", weight=1.0)),
+        ]
+    )  # fmt: skip
+
+
+TASKS = ["caption", "vqa", "caption", "vqa", "caption", "vqa"]
+
+
+def test_the_score_is_the_loop() -> None:
+    reward = composite()
+    start = [1.0, 5.0, 2.0, 9.0, 4.0, 8.0]
+    reward.calibrate(batch_of([str(value) for value in start], TASKS))
+    texts = ["3", "7", "6", "2", "1", "4"]
+    found = held_out_scores(reward, batch_of(texts, TASKS))
+    totals, standardised = [], []
+    for text, task in zip(texts, TASKS, strict=True):
+        same = [value for value, other in zip(start, TASKS, strict=True) if other == task]
+        z = (float(text) - statistics.mean(same)) / statistics.stdev(same)
+        standardised.append(z)
+        totals.append(2.0 * z + (1.5 * float(text) if task == "vqa" else 0.0) + float(text))
+    assert found.numbers["score"] == pytest.approx(statistics.mean(totals))
+    assert found.numbers["a"] == pytest.approx(23 / 6)
+    assert found.numbers["b"] == pytest.approx(3 * 13 / 3)
+    mean, error = found.standardised["a"]
+    assert mean == pytest.approx(statistics.mean(standardised))
+    assert error == pytest.approx(statistics.stdev(standardised) / 6**0.5)
+    assert found.standardised["watched"][0] == pytest.approx(-mean)
+    assert "p" not in found.standardised
+
+
+def test_a_failed_row_is_left_out_and_the_statistics_survive_a_checkpoint() -> None:
+    reward, other = composite(), composite()
+    reward.calibrate(batch_of(["1", "5", "2", "9", "4", "8"], TASKS))
+    other.load_state_dict(reward.state_dict())
+    texts = ["3", "?", "6", "2", "1", "4"]
+    found, again = (held_out_scores(item, batch_of(texts, TASKS)) for item in (reward, other))
+    assert found.numbers["a"] == pytest.approx(16 / 5)
+    assert np.isfinite(found.numbers["score"])
+    assert found == again
+
+
+def test_without_a_calibration_there_is_no_score() -> None:
+    found = held_out_scores(composite(), batch_of(["1", "2"], ["caption", "vqa"]))
+    assert "score" not in found.numbers
+    assert found.standardised == {}
+    assert found.numbers["a"] == 1.5

@@ -1,0 +1,72 @@
+"""The policy with the best held-out score so far, kept in ``best/`` beside the checkpoints."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from toolkit.errors import RecipeError
+from toolkit.models.loading import LoadedVlm
+from toolkit.rl.engine import Engine
+from toolkit.rl.state import save_policy
+from toolkit.runs.atomic import atomic_directory
+
+__all__ = ["NOTE_FILE", "BestPolicy"]
+
+NOTE_FILE = "held_out.json"
+
+
+class BestPolicy:
+    """Writes ``folder`` whenever an evaluation beats all before it: adapter, processor and ``held_out.json``.
+
+    Attributes:
+        step: iteration of the best evaluation (0 is the starting policy); None before the first.
+        value: its score; higher is better.
+    """
+
+    def __init__(self, folder: Path, *, metric: str, required: bool) -> None:
+        """Keep the policy with the highest ``metric``; unless ``required`` an evaluation may lack it."""
+        self.folder, self.metric, self.required = folder, metric, required
+        self.step: int | None = None
+        self.value = -math.inf
+
+    def consider(self, step: int, numbers: Mapping[str, float], vlm: LoadedVlm, engine: Engine) -> bool:
+        """Keep the policy as it is now if ``numbers`` are the best so far; returns whether they are.
+
+        An equal score does not replace an earlier policy, which is nearer to the reference.
+
+        Raises:
+            RecipeError: the evaluation has no such metric.
+        """
+        value = numbers.get(self.metric)
+        if value is None and not self.required:
+            return False
+        if value is None:
+            raise RecipeError(
+                "ppo.best_metric", f"expected one of {', '.join(sorted(numbers))}, found {self.metric!r}"
+            )
+        if not value > self.value:
+            return False
+        self.step, self.value = step, float(value)
+        note = {"iteration": step, "metric": self.metric, "value": self.value, "numbers": dict(numbers)}
+        save_policy(self.folder, vlm, engine, notes={NOTE_FILE: note})
+        return True
+
+    def publish(self, final: Path, engine: Engine) -> None:
+        """Make ``final`` a copy of the best policy, atomically."""
+        if engine.is_main:
+            with atomic_directory(final) as staging:
+                shutil.copytree(self.folder, staging, dirs_exist_ok=True)
+        engine.accelerator.wait_for_everyone()
+
+    def state_dict(self) -> dict[str, Any]:
+        """For a checkpoint."""
+        return {"step": self.step, "value": self.value} if self.step is not None else {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """From a checkpoint; one of an earlier version is empty."""
+        if state:
+            self.step, self.value = int(state["step"]), float(state["value"])
