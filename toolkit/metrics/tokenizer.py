@@ -19,7 +19,7 @@ from toolkit.metrics.ptb.abbreviations import (
 
 __all__ = ["TOKENIZER", "tokenize", "tokenize_lines"]
 
-TOKENIZER = "ptb-3.4.1/1"
+TOKENIZER = "ptb-3.4.1/2"
 """Names the tokens in every file made from them; the number after the slash grows when tokens change."""
 
 # Compared after lower-casing, so that the capital spellings of brackets never match: brackets stay, as officially.
@@ -116,6 +116,10 @@ def _tokens_in_context(caption: str) -> tuple[str, ...]:
         tokens += known
     if first >= 0:
         tokens += _kept(lex(caption[first:], last - first))
+        if (
+            tokens and tokens[-1][-1].isspace()
+        ):  # pycocoevalcap strips the line, and with it the end of an address
+            tokens[-1] = tokens[-1].rstrip()
     return tuple(tokens)
 
 

@@ -33,10 +33,12 @@ class Rule:
     pattern: re.Pattern[str]
 
 
-_L = f"[{LETTER}{MARK}\u00ad]"
+_ACCENTED = "&[aeiouAEIOU](?i:acute|grave|uml);"
+_L = f"(?:[{LETTER}{MARK}\u00ad]|{_ACCENTED})"
+_BEGINS_WORD = f"{LETTER}{MARK}\u00ad&"
 _D = f"[{DIGIT}]"
 _LD = f"[{LETTER}{DIGIT}]"
-_WORD = f"{_L}[{LETTER}{MARK}{DIGIT}\u00ad]*"
+_WORD = f"{_L}(?:[{LETTER}{MARK}{DIGIT}\u00ad]|{_ACCENTED})*"
 _Q = "(?:['\u2019\u0092]|&apos;)"
 _CURLY = "(?:[\u2019\u0092]|&apos;)"
 _QQ = "(?:['\u2019\u0092`\u2018\u201b\u0091]|&apos;)"
@@ -47,19 +49,24 @@ _AN = "[A-Za-z0-9]"
 _NO_LETTER = "(?![A-Za-z])"
 _BLANK = "[ \u00a0]"
 _GAP = "[- \u00a0]"
-_RAISED = "[\u00b2\u00b3\u00b9\u2070\u2074-\u2079]+|[\u2080-\u2089]+"
+_RAISED = "[\u207a\u207b\u208a\u208b]?(?:[\u00b2\u00b3\u00b9\u2070\u2074-\u2079]+|[\u2080-\u2089]+)"
 # Blanks end an address, and the characters of the first group; those of the second cannot be its last.
-_OUTSIDE = r" \t\n\r\f\v\u00a0\"<>|()"
+_OUTSIDE = r" \t\n\r\f\v\"<>|()"
 _URL = rf"[^{_OUTSIDE}{{}}]"
 _URL_END = rf"[^{_OUTSIDE}{{}}.!?,-]"
 _PATH = rf"/[^{_OUTSIDE}]+{_URL_END}"
 _HOST = rf"[^{_OUTSIDE}{{}}!$',-_`]"  # from comma to underscore: digits and capitals too
 _AMPERSAND = "[A-Z]+(?:(?:&(?i:amp);|[&+])[A-Z]+)+"
 _JOINED = rf"{_AN}[A-Za-z0-9.,\u00ad]*+(?:-[A-Za-z0-9\u00ad]+)+"
+_JOINED_INITIALS = rf"{_AN}[A-Za-z0-9.,\u00ad]*+(?:-[A-Za-z0-9\u00ad]+)*-{_AZ}(?:\.{_AZ})+\."
 _PART = f"(?:[dDoOlL]{_QQ}{_LD})?{_LD}+"
+_BEFORE_COMMA = (
+    rf"{_PART}(?:{_DASH}{_PART})*|{_WORD}(?:[.!?]{_WORD})*|{_AMPERSAND}|{_JOINED_INITIALS}|{_JOINED}"
+)
 _FACE = "['<=>^x~]"
 _NAME = "[A-Za-z][A-Za-z0-9_:.-]*"
 _ATTRIBUTE = f"{_NAME}(?: *= *(?:\"[^\"]*\"|'[^']*'))?"
+_MARKUP = rf"<(?:[!?][A-Za-z-][^>\r\n]*|/{_NAME} *|{_NAME}(?: +{_ATTRIBUTE})* *(?:/ *)?)>"
 _FILE_TYPES = (
     "bat|bmp|class|cgi|cpp|dll|docx|doc|exe|gif|gz|html|htm|jar|java|jpeg|jpg|mov|mp3|pdf|php|pl|png|ppt|ps|py|sql|"
     "tar|txt|wav|xml|zip|c|h|x"
@@ -95,20 +102,25 @@ _SPECIFICATION: list[tuple[str, str, str]] = [
     (
         "markup",
         "<",
-        rf"<(?:[!?][A-Za-z-][^>\r\n]*|/{_NAME} *|{_NAME}(?: +{_ATTRIBUTE})* *(?:/ *)?)>",
+        _MARKUP,
     ),
     ("bracket", "-", "-(?i:[LR][CRS]B)-"),
     ("blank", "&", "&(?i:nbsp);"),
     (
         "entity",
         "&",
-        r"&(?i:amp|lt|gt|quot|mdash|ndash|md|ht|lr|qc|ql|qr|tl|ur|cdq|odq);|&apos;|&\#\d+;|&[aeiouAEIOU](?i:acute|grave|uml);",
+        r"&(?i:amp|lt|gt|quot|mdash|ndash|md|ht|lr|qc|ql|qr|tl|ur|cdq|odq);|&apos;|&\#\d+;",
     ),
+    ("dotted", _BEGINS_WORD, rf"{_WORD}(?:[.!?]{_WORD})+"),
     ("address", "hH", rf"(?i:https?)://{_URL}+{_URL_END}"),
     ("www", "wW", rf"(?i:www)\.(?:[^{_OUTSIDE}{{}}.!?,]+\.)+[A-Za-z]{{2,4}}(?:{_PATH})?"),
     ("host", _ANY, rf"(?:{_HOST}+\.)+(?i:com|net|org|edu)(?:{_PATH})?"),
     ("file", f"{LETTER}{DIGIT}", rf"(?:{_LD}+(?:\.{_LD}+)*\.(?i:{_FILE_TYPES}))(?=[\s!,.?])"),
-    ("mail", "A-Za-z0-9<", rf"<?{_AN}{_URL}*@(?:[^{_OUTSIDE}{{}}.]+\.)*[^{_OUTSIDE}{{}}.]+>?"),
+    (
+        "mail",
+        "A-Za-z0-9<",
+        rf"<?{_AN}[^\u00a0{_OUTSIDE}{{}}]*@(?:[^\u00a0{_OUTSIDE}{{}}.]+\.)*[^\u00a0{_OUTSIDE}{{}}.]+>?",
+    ),
     ("mention", "@", r"@[A-Za-z_][A-Za-z0-9_]*"),
     ("hash tag", "#", rf"\#{_L}+"),
     ("cannot", "cC", rf"(?P<token>(?i:can))(?i:not){_NO_LETTER}"),
@@ -116,9 +128,9 @@ _SPECIFICATION: list[tuple[str, str, str]] = [
     ("gotta", "gG", rf"(?P<token>(?i:got))(?i:ta){_NO_LETTER}"),
     ("lemme", "glGL", rf"(?P<token>(?i:lem|gim))(?i:me){_NO_LETTER}"),
     ("tis", "'", r"(?P<token>'[tT])(?i:is|was)"),
-    ("before n't", _AZ, rf"(?P<token>{_AZ}*[A-MO-Za-mo-z])(?i:n{_QQ}t)"),
+    ("before n't", "A-Za-z\u00ad", rf"(?P<token>[A-Za-z\u00ad]*[A-MO-Za-mo-z\u00ad])(?i:n{_QQ}t)"),
     ("n't", "nN", rf"(?i:n{_QQ}t)"),
-    ("before clitic", _L, rf"(?P<token>{_WORD}){_Q}(?i:s|d|m|re|ve|ll)"),
+    ("before clitic", _BEGINS_WORD, rf"(?P<token>{_WORD}(?:[.!?]{_WORD})*){_Q}(?i:s|d|m|re|ve|ll)"),
     ("clitic", "&'\u2019\u0092", rf"'(?i:s|d|m|re|ve|ll){_NO_LETTER}|{_CURLY}(?i:s|d|m|re|ve|ll)"),
     (
         "elision",
@@ -129,16 +141,16 @@ _SPECIFICATION: list[tuple[str, str, str]] = [
     ("letter elision", "dDlLjJ", rf"[dDlLjJ]{_Q}"),
     ("closing elision", "oOdDsS", rf"(?i:ol|dunkin|somethin){_Q}"),
     ("prefix", "aApP", "(?i:pro|anti)-"),
-    ("name", _AZ, rf"(?:[A-HJ-XZ]|[dlno]){_QQ}[{LETTER}{MARK}]{{2,}}"),
-    ("vowels", _L, rf"{_L}+[aeiouyAEIOUY]{_QQ}[aeiouA-Z]{_L}*"),
+    ("name", _AZ, rf"(?:[A-HJ-XZ]|[dlno]){_QQ}[{LETTER}]{{2,}}"),
+    ("vowels", LETTER, rf"[{LETTER}]+[aeiouyAEIOUY]{_QQ}[aeiouA-Z][{LETTER}]*"),
     ("spelled", _AZ, rf"(?i:c{_Q}est|c{_Q}mon|s{_Q}mores|nat{_Q}l|cap{_Q}n|li{_Q}l|ev'ry|e'er)|(?i:o{_QQ}o)"),
     ("contd", "cC", "(?i:cont['\u2019]d\\.)"),
-    ("fraction", "0-9", r"(?:\d{1,4}[- \u00a0])?\d{1,4}(?:\\?/|\u2044)\d{1,4}"),
-    ("date", "0-9", r"\d{1,2}[-/]\d{1,2}[-/]\d{2,4}"),
+    ("fraction", DIGIT, r"(?:\d{1,4}[- \u00a0])?\d{1,4}(?:\\?/|\u2044)\d{1,4}"),
+    ("date", DIGIT, r"\d{1,2}[-/]\d{1,2}[-/]\d{2,4}"),
     (
         "phone",
         "(+0-9",
-        rf"(?:\(\d{{2,3}}\){_BLANK}?|(?:\+\+?)?(?:\d{{2,4}}{_GAP})?\d{{2,4}}{_GAP})\d{{3,4}}{_GAP}?\d{{3,5}}",
+        rf"(?:\([0-9]{{2,3}}\){_BLANK}?|(?:\+\+?)?(?:[0-9]{{2,4}}{_GAP})?[0-9]{{2,4}}{_GAP})[0-9]{{3,4}}{_GAP}?[0-9]{{3,5}}",
     ),
     (
         "number",
@@ -146,19 +158,22 @@ _SPECIFICATION: list[tuple[str, str, str]] = [
         rf"[-+]?(?:{_D}+(?:[.,:\u00ad\u066b\u066c]{_D}+)*|(?:[.,:\u00ad\u066b\u066c]{_D}+)+)",
     ),
     ("thing", f"{LETTER}{DIGIT}", rf"{_PART}(?:{_DASH}{_PART})*"),
-    ("word", _L, _WORD),
-    ("dotted", _L, rf"{_WORD}(?:[.!?]{_WORD})+"),
+    ("word", _BEGINS_WORD, _WORD),
     ("final", _AZ, rf"(?P<token>(?:{_FINAL}|[Pp][Hh]\.[Dd])\.)[\s\S]{{0,2}}"),
-    ("joined", _AN, rf"{_AN}[A-Za-z0-9.,\u00ad]*+(?:-[A-Za-z0-9\u00ad]+)*-{_AZ}(?:\.{_AZ})+\.|{_JOINED}"),
+    ("joined", _AN, rf"{_JOINED_INITIALS}|{_JOINED}"),
     ("slashes", _AN, r"[A-Za-z0-9]+(?:-[A-Za-z]+){0,2}(?:\\?/[A-Za-z0-9]+(?:-[A-Za-z]+){0,2}){1,2}"),
     ("initials", _AZ, r"[A-Za-z](?:\.[A-Za-z])*\."),
-    ("last initial", _AZ, rf"(?P<token>[A-Za-z])\.\s+(?:{_with_capital(SENTENCE_STARTERS)})\s"),
+    (
+        "last initial",
+        _AZ,
+        rf"(?P<token>[A-Za-z])\.\s+(?:{_with_capital(SENTENCE_STARTERS)}|M(?i:[rs])\.|{_MARKUP})\s",
+    ),
     ("title", _AZ, rf"(?:{_TITLE})\."),
     ("numbered", _AZ, rf"(?P<token>(?i:{_one_of(BEFORE_NUMBERS)})\.)\s?\d"),
     (
         "before comma",
-        f"{LETTER}{DIGIT}",
-        rf"(?P<token>(?:{_PART}(?:{_DASH}{_PART})*|{_WORD}(?:[.!?]{_WORD})+|{_AMPERSAND}|{_JOINED})\.)[,:;]",
+        f"{_BEGINS_WORD}{DIGIT}",
+        rf"(?P<token>(?:{_BEFORE_COMMA})\.)[,:;]",
     ),
     ("ampersand", "A-Z", _AMPERSAND),
     ("language", "cCfF", r"[cC]\+\+|[cCfF]\#"),
@@ -184,7 +199,8 @@ def _rule(name: str, first: str, pattern: str) -> Rule:
         pattern = f"(?P<token>{pattern})"
     if not first.startswith("[") and first != _ANY:
         first = f"[{first}]"
-    return Rule(name, re.compile(first), re.compile(pattern))
+    # ASCII's cases alone: to Python a long s (ſ) is an s, to the tokenizer it is not.
+    return Rule(name, re.compile(first), re.compile(pattern.replace("(?i:", "(?ai:")))
 
 
 RULES = tuple(_rule(*row) for row in _SPECIFICATION)
