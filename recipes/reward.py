@@ -14,12 +14,12 @@ from toolkit.runs.directory import RunDirectory
 
 def run(recipe: RewardRecipe, directory: RunDirectory, resume: bool) -> None:
     """Train; ``final/`` holds adapter, ``reward_head.safetensors`` and ``reward_config.json``."""
-    from toolkit.data.sources import load_parts, load_preference_rows
+    from reward_models.data import load_reward_data
 
-    pairs = load_parts(recipe.data, load_preference_rows)
+    data = load_reward_data(recipe)
     from reward_models.stage import train_reward
 
-    train_reward(recipe, directory, resume, pairs=pairs)
+    train_reward(recipe, directory, resume, data=data)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

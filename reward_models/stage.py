@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Sequence
+from itertools import islice
 
 import numpy as np
 from transformers import TrainingArguments, set_seed
@@ -12,6 +13,7 @@ from transformers import TrainingArguments, set_seed
 from reward_models.best import BestModel
 from reward_models.checkpoint import describe, save_reward_model
 from reward_models.config import RewardConfig
+from reward_models.data import RewardData, load_reward_data
 from reward_models.evaluation import evaluate_pairs
 from reward_models.model import VlmRewardModel
 from reward_models.pairs import PairCollator
@@ -19,10 +21,10 @@ from reward_models.prompts import PromptEncoder
 from reward_models.scorer import LearnedReward
 from reward_models.trainer import RewardTrainer
 from toolkit.config.schema import RewardRecipe
-from toolkit.data.sources import load_parts, load_preference_rows
+from toolkit.data.preferences import pairs_of
 from toolkit.errors import RecipeError
 from toolkit.models.loading import load_vlm
-from toolkit.records import PreferenceRow
+from toolkit.records import PreferenceRow, RankedRow
 from toolkit.runs.atomic import atomic_directory, atomic_write_text
 from toolkit.runs.directory import RunDirectory
 from toolkit.training.arguments import trainer_arguments
@@ -51,7 +53,7 @@ def train_reward(
     directory: RunDirectory,
     resume: bool,
     *,
-    pairs: tuple[Sequence[PreferenceRow], Sequence[PreferenceRow]] | None = None,
+    data: RewardData | None = None,
 ) -> None:
     """Train a reward model, write ``final/`` and ``reward_evaluation.json``.
 
@@ -62,7 +64,7 @@ def train_reward(
         recipe: the recipe.
         directory: the prepared run directory.
         resume: continue from the latest checkpoint.
-        pairs: the train and val rows of ``recipe.data``; read here by default.
+        data: what ``load_reward_data`` gives; read here by default.
 
     Raises:
         RecipeError: the ``trainer:`` block names a key that the stage decides, or one that is refused.
@@ -75,7 +77,7 @@ def train_reward(
     ]
     if clashes:
         raise RecipeError("recipe", clashes, remedy="remove the key")
-    rows, val_rows = pairs or load_parts(recipe.data, load_preference_rows)
+    rows, val_rows = data or load_reward_data(recipe)
     set_seed(recipe.run.seed)  # before a new adapter gets its first weights
     vlm = load_vlm(recipe.model, trainable=True)
     model = VlmRewardModel.new(vlm)
@@ -104,7 +106,14 @@ def train_reward(
     if step is not None:
         _LOG.info("weights of step %d, the best evaluation", step)
     config = describe(vlm, recipe.model, blank_images=recipe.blank_images)
-    _finish(trainer, model, config, val_rows or rows[:256], directory, held_out=bool(val_rows))
+    measured = val_rows or _some_pairs(rows)
+    _finish(trainer, model, config, measured, directory, held_out=bool(val_rows))
+
+
+def _some_pairs(rows: Sequence[PreferenceRow] | Sequence[RankedRow], most: int = 256) -> list[PreferenceRow]:
+    """Training pairs to measure mean and spread of the scores on where there is no validation."""
+    pairs = (pairs_of(row) if isinstance(row, RankedRow) else [row] for row in rows)
+    return list(islice((pair for several in pairs for pair in several), most))
 
 
 def _finish(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,13 +11,13 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import Trainer, TrainingArguments
 
-from reward_models.losses import pair_loss
 from reward_models.measures import pair_measures
 from reward_models.model import VlmRewardModel
-from reward_models.pairs import PairBatch, PairCollator, score_pairs
+from reward_models.objective import PairLabels, list_loss, pair_loss
+from reward_models.pairs import PairBatch, PairCollator, RankedBatch, RankedCollator, score_lists, score_pairs
 from toolkit.config.schema import RewardLossSpec
 from toolkit.errors import RunFailed
-from toolkit.records import PreferenceRow
+from toolkit.records import PreferenceRow, RankedRow
 from toolkit.training.partitioned import trained_tensors
 
 __all__ = ["RewardTrainer"]
@@ -36,9 +35,10 @@ class RewardTrainer(Trainer):
     Args:
         model: the model; what has ``requires_grad`` trains.
         args: learning rate and weight decay are those of the adapter (or the full weights).
-        rows: training pairs.
+        rows: training pairs, or ranked lists where the loss is of lists. A loss counts as its row's weight
+            in their mean.
         val_rows: validation pairs; may be empty.
-        collator: makes batches of rows.
+        collator: makes batches of pairs.
         loss: which loss.
         head_learning_rate: learning rate of the scalar head, which starts at zero and needs a larger one.
     """
@@ -51,7 +51,7 @@ class RewardTrainer(Trainer):
         model: VlmRewardModel,
         args: TrainingArguments,
         *,
-        rows: Sequence[PreferenceRow],
+        rows: Sequence[PreferenceRow] | Sequence[RankedRow],
         val_rows: Sequence[PreferenceRow],
         collator: PairCollator,
         loss: RewardLossSpec,
@@ -62,41 +62,58 @@ class RewardTrainer(Trainer):
             args=args,
             train_dataset=list(rows),  # type: ignore[arg-type]
             eval_dataset=list(val_rows) or None,  # type: ignore[arg-type]
-            data_collator=collator,  # type: ignore[arg-type]
+            data_collator=(  # type: ignore[arg-type]
+                RankedCollator(collator.encoder) if isinstance(rows[0], RankedRow) else collator
+            ),
         )
+        self.pair_collator = collator
+        self.mean_weight = sum(row.weight for row in rows) / len(rows)
         self.loss = loss
         self.head_learning_rate = head_learning_rate
-        self._since_log: dict[str, list[float]] = defaultdict(list)
+        self._since_log = torch.zeros(3, dtype=torch.float64)  # pairs ranked right, sum of differences, pairs
 
     def compute_loss(
         self,
         model: nn.Module,
-        inputs: Mapping[str, PairBatch],
+        inputs: Mapping[str, Any],
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        """Loss of one batch of pairs, a scalar; with ``return_outputs`` also the scores."""
-        pairs = inputs["pairs"]
+        """Loss of one batch of pairs or lists, a scalar; with ``return_outputs`` also the scores."""
+        if "lists" in inputs:
+            loss, outputs, differences = self._list_loss(model, inputs["lists"])
+        else:
+            loss, outputs, differences = self._pair_loss(model, inputs["pairs"])
+        right = (differences > 0).double() + 0.5 * (differences == 0).double()
+        sums = torch.stack([right.sum(), differences.double().sum(), right.new_tensor(len(differences))])
+        self._since_log += sums.cpu()
+        return (loss, outputs) if return_outputs else loss
+
+    def _pair_loss(self, model: nn.Module, pairs: PairBatch) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        """Loss, scores, and differences of the pairs that are no ties."""
         chosen, rejected = score_pairs(model, pairs)
-        loss = pair_loss(
-            chosen,
-            rejected,
-            margin=pairs.margin,
-            label_smoothing=self.loss.label_smoothing,
-            centring_weight=self.loss.centring,
-        )
-        difference = (chosen - rejected).detach()
-        self._since_log["accuracy"].append(_share_right(difference))
-        self._since_log["margin"].append(difference.mean().item())
-        return (loss, {"chosen": chosen, "rejected": rejected}) if return_outputs else loss
+        loss = pair_loss(chosen, rejected, pairs.labels, self.loss) / self.mean_weight
+        difference = (chosen - rejected).detach()[~pairs.labels.tie]
+        return loss, {"chosen": chosen, "rejected": rejected}, difference
+
+    def _list_loss(self, model: nn.Module, lists: RankedBatch) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        """Loss, scores, and differences of all pairs of a better and a worse completion."""
+        scores = score_lists(model, lists)
+        loss = list_loss(scores, lists.ranks, lists.weight, self.loss) / self.mean_weight
+        real = lists.ranks >= 0
+        better = (lists.ranks.unsqueeze(2) < lists.ranks.unsqueeze(1)) & real.unsqueeze(2)
+        difference = (scores.unsqueeze(2) - scores.unsqueeze(1)).detach()[better]
+        return loss, {"scores": scores}, difference
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add accuracy and margin since the last line to lines of training steps."""
         if "loss" in logs:
-            for name, values in self._since_log.items():
-                mean = torch.tensor(sum(values) / len(values), device=self.args.device)
-                logs[name] = self.accelerator.reduce(mean, "mean").item()
-            self._since_log.clear()
+            # Every process takes part, also one whose batches held nothing but ties.
+            sums = self.accelerator.reduce(self._since_log.float().to(self.args.device), "sum")
+            right, difference, pairs = sums.tolist()
+            if pairs:
+                logs |= {"accuracy": right / pairs, "margin": difference / pairs}
+            self._since_log.zero_()
         super().log(logs, start_time)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
@@ -127,14 +144,8 @@ class RewardTrainer(Trainer):
         """Measures of ``pair_measures`` on the validation rows, and their loss; every process scores all of them."""
         rows: Sequence[PreferenceRow] = self.eval_dataset if eval_dataset is None else eval_dataset
         chosen, rejected = self.scores(rows)
-        margin = torch.tensor([row.margin or 0.0 for row in rows], dtype=torch.float64)
-        loss = pair_loss(
-            torch.from_numpy(chosen),
-            torch.from_numpy(rejected),
-            margin=margin,
-            label_smoothing=self.loss.label_smoothing,
-            centring_weight=self.loss.centring,
-        )
+        loss = pair_loss(torch.from_numpy(chosen), torch.from_numpy(rejected), PairLabels.of(rows), self.loss)
+        loss = loss / (sum(row.weight for row in rows) / len(rows))
         measured = pair_measures(chosen, rejected, [row.source for row in rows])
         metrics = {f"{metric_key_prefix}_{k}": v for k, v in {"loss": loss.item(), **measured}.items()}
         self.log(dict(metrics))
@@ -150,7 +161,7 @@ class RewardTrainer(Trainer):
         with torch.no_grad():
             for start in range(0, len(rows), self.args.per_device_eval_batch_size):
                 batch = rows[start : start + self.args.per_device_eval_batch_size]
-                good, bad = score_pairs(model, self.data_collator(batch)["pairs"])
+                good, bad = score_pairs(model, self.pair_collator(batch)["pairs"])
                 chosen.append(good.double().cpu())
                 rejected.append(bad.double().cpu())
         model.train(was_training)
@@ -163,8 +174,3 @@ class RewardTrainer(Trainer):
             folder = Path(output_dir or str(self.args.output_dir))
             folder.mkdir(parents=True, exist_ok=True)
             save_file(state, str(folder / WEIGHTS_FILE), metadata={"format": "pt"})
-
-
-def _share_right(difference: Tensor) -> float:
-    """Share of pairs with a positive difference; equal scores count half."""
-    return ((difference > 0).double() + 0.5 * (difference == 0).double()).mean().item()

@@ -12,7 +12,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-__all__ = ["Conversation", "ImageSource", "PreferenceRow", "PromptRow", "SftRow", "Task", "image_prompt"]
+__all__ = [
+    "Conversation",
+    "ImageSource",
+    "PreferenceRow",
+    "PromptRow",
+    "RankedRow",
+    "SftRow",
+    "Task",
+    "image_prompt",
+]
 
 Task = Literal["caption", "vqa"]
 ImageSource = Path | bytes
@@ -50,7 +59,13 @@ class SftRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreferenceRow:
-    """Two completions of one prompt, the first preferred. ``source`` says where the judgement comes from."""
+    """Two completions of one prompt, the first preferred. ``source`` says where the judgement comes from.
+
+    ``margin`` is how much better the first one is at least, in the scores' unit. ``tie`` means that neither is
+    preferred. ``agreement`` is the share of raters that prefer the first (those who see no difference count
+    half), None where nobody counted. ``weight`` scales the row's loss. ``meta`` holds its other columns:
+    licence, raters, where the row was taken from.
+    """
 
     sample_id: str
     task: Task
@@ -60,6 +75,31 @@ class PreferenceRow:
     images: tuple[ImageSource, ...]
     margin: float | None = None
     source: str = "unknown"
+    tie: bool = False
+    agreement: float | None = None
+    weight: float = 1.0
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RankedRow:
+    """Two or more completions of one prompt, best first; equal ``ranks`` (from 0) are ties.
+
+    ``agreements[i][j]`` is the share of raters that prefer completion i over j; empty where nobody counted.
+    Everything else is as in ``PreferenceRow``; ``margin`` belongs to rows of two completions.
+    """
+
+    sample_id: str
+    task: Task
+    prompt: Conversation
+    completions: tuple[str, ...]
+    ranks: tuple[int, ...]
+    images: tuple[ImageSource, ...]
+    margin: float | None = None
+    source: str = "unknown"
+    agreements: tuple[tuple[float, ...], ...] = ()
+    weight: float = 1.0
+    meta: Mapping[str, Any] = field(default_factory=dict)
 
 
 def image_prompt(text: str, *, images: int = 1) -> list[dict[str, Any]]:

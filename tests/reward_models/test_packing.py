@@ -5,12 +5,12 @@ import dataclasses
 import pytest
 import torch
 
-from reward_models.losses import pair_loss
 from reward_models.model import VlmRewardModel
+from reward_models.objective import pair_loss
 from reward_models.packing import can_pack
 from reward_models.pairs import PairCollator, score_pairs
 from reward_models.prompts import PromptEncoder
-from toolkit.config.schema import LoraSpec, ModelSpec
+from toolkit.config.schema import LoraSpec, ModelSpec, RewardLossSpec
 from toolkit.models.loading import load_vlm
 from toolkit.models.roles import role_parameters
 
@@ -43,7 +43,7 @@ def gradients(model, rows, *, pack):
     assert (batch.ends is not None) == pack
     model.zero_grad(set_to_none=True)
     chosen, rejected = score_pairs(model, batch)
-    pair_loss(chosen, rejected, centring_weight=0.1).backward()
+    pair_loss(chosen, rejected, batch.labels, RewardLossSpec(centring=0.1)).backward()
     found = {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
     return torch.stack([chosen, rejected]).detach(), found
 

@@ -35,6 +35,8 @@ def check_combinations(recipe: schema.Recipe, findings: Findings, launch: str = 
         _check_trainable(recipe, findings, launch)
     if isinstance(recipe, schema.RewardRecipe | schema.PreferenceRecipe):
         _check_pair_sources(recipe, findings)
+    if isinstance(recipe, schema.RewardRecipe):
+        _check_reward_loss(recipe.loss, findings)
     if isinstance(recipe, schema.RlRecipe):
         _check_rewards(recipe, findings)
         _check_ppo(recipe, findings, launch)
@@ -93,6 +95,12 @@ def _check_trainable(recipe: schema.Recipe, findings: Findings, launch: str) -> 
             f"{launch} splits weights of one dtype: expected '{model.dtype}' as in model.dtype, "
             f"found '{quantization.storage_dtype}'",
         )
+
+
+def _check_reward_loss(loss: schema.RewardLossSpec, findings: Findings) -> None:
+    for name, kind in (("label_smoothing", "bradley_terry"), ("tie_threshold", "rao_kupper")):
+        if name in loss.model_fields_set and loss.kind != kind:
+            findings.add(f"loss.{name}", f"belongs to loss.kind={kind}; with {loss.kind} it would do nothing")
 
 
 def _check_pair_sources(recipe: schema.RewardRecipe | schema.PreferenceRecipe, findings: Findings) -> None:

@@ -38,6 +38,7 @@ from toolkit.config.blocks import (
     TestDataSpec,
     VqaSource,
 )
+from toolkit.config.reward_blocks import OnPolicyPairsSpec, RewardLossSpec
 
 __all__ = [
     "CaptionSource",
@@ -153,18 +154,11 @@ class PreferencesRecipe(Strict):
     run: RunSpec
 
 
-class RewardLossSpec(Strict):
-    """Bradley–Terry loss, with a regulariser that keeps scores centred and optional label smoothing."""
-
-    kind: Literal["bradley_terry"] = "bradley_terry"
-    centring: Annotated[float, Field(ge=0.0)] = 0.01
-    label_smoothing: Annotated[float, Field(ge=0.0, lt=0.5)] = 0.0
-
-
 class RewardRecipe(Strict):
     """Train a reward model (VLM + scalar head) on preference pairs.
 
     ``blank_images`` replaces every picture by a grey one: the text-only baseline of the same recipe.
+    ``source_weights`` scales the loss of rows by their ``source`` (1 where a source is not named).
     ``trainer`` is passed to ``transformers.TrainingArguments``.
     """
 
@@ -172,6 +166,7 @@ class RewardRecipe(Strict):
     model: ModelSpec
     data: DataSpec
     loss: RewardLossSpec = RewardLossSpec()
+    source_weights: dict[str, Positive] = {}
     head_learning_rate: Positive = 2e-3
     blank_images: bool = False
     early_stopping_patience: Count | None = None
@@ -209,15 +204,6 @@ class SystemSpec(Strict):
 
     name: str
     model: ModelSpec
-
-
-class OnPolicyPairsSpec(Strict):
-    """Held-out pairs from a system's own samples on the first ``images`` test pictures, without flipped labels."""
-
-    system: str
-    images: Count = 400
-    completions_per_prompt: Annotated[int, Field(ge=2)] = 4
-    temperature: Positive = 1.0
 
 
 class EvalRecipe(Strict):

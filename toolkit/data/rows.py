@@ -1,8 +1,8 @@
-"""JSON lines in TRL's vocabulary: prompt rows, prompt/completion rows and preference rows.
+"""JSON lines in TRL's vocabulary: prompt rows and prompt/completion rows.
 
 Columns: ``prompt`` (text or conversation), ``images`` or ``image`` (a path inside the file's folder, or
-``{"bytes": base64}``), ``completion`` | ``chosen`` and ``rejected`` | ``references`` and ``answers``;
-optional ``sample_id``, ``task``, ``image_id``, ``margin``, ``source``. Each reader returns ``(file:line, row)``
+``{"bytes": base64}``), ``completion`` | ``references`` and ``answers``; optional ``sample_id``, ``task``,
+``image_id``. Preference rows: ``toolkit.data.preferences``. Each reader returns ``(file:line, row)``
 pairs, appends what is wrong to ``problems`` as ``file:line: …`` and leaves faulty lines out.
 """
 
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,33 +18,32 @@ from toolkit.data.conversations import completion_text, conversation
 from toolkit.data.files import escaped, is_id, read_jsonl, shown
 from toolkit.data.images import resolve_image
 from toolkit.errors import DataError
-from toolkit.records import ImageSource, PreferenceRow, PromptRow, SftRow, Task
+from toolkit.records import ImageSource, PromptRow, RankedRow, SftRow, Task
 
-__all__ = ["read_preference_rows", "read_prompt_rows", "read_sft_rows"]
+__all__ = ["common_columns", "read_each", "read_prompt_rows", "read_sft_rows", "require"]
 
-Row = TypeVar("Row", PromptRow, SftRow, PreferenceRow)
+Row = TypeVar("Row", PromptRow, SftRow, RankedRow)
 
 _OWN_COLUMNS = {"prompt", "image", "images", "references", "answers", "sample_id", "task", "image_id"}
 
 
 def read_prompt_rows(path: Path, problems: list[str]) -> list[tuple[str, PromptRow]]:
     """Prompts with the ``references`` or ``answers`` they are scored by; other columns go to ``meta``."""
-    return _read(path, problems, _prompt_row)
+    return read_each(path, problems, _prompt_row)
 
 
 def read_sft_rows(path: Path, problems: list[str]) -> list[tuple[str, SftRow]]:
     """Prompts with the completion to imitate."""
-    return _read(path, problems, _sft_row)
+    return read_each(path, problems, _sft_row)
 
 
-def read_preference_rows(path: Path, problems: list[str]) -> list[tuple[str, PreferenceRow]]:
-    """Prompts with two different completions, the first preferred."""
-    return _read(path, problems, _preference_row)
-
-
-def _read(
+def read_each(
     path: Path, problems: list[str], build: Callable[[dict[str, Any], Path, str], Row]
 ) -> list[tuple[str, Row]]:
+    """``(file:line, row)`` for every line that ``build(values, folder, default sample id)`` accepts.
+
+    ``build`` raises ValueError or DataError for a faulty line; sample ids are unique within a file.
+    """
     first_line: dict[str, int] = {}
     rows = []
     for line, values in read_jsonl(path, problems):
@@ -68,7 +66,7 @@ def _read(
 
 
 def _prompt_row(values: dict[str, Any], folder: Path, default_id: str) -> PromptRow:
-    common = _common(values, folder, default_id)
+    common = common_columns(values, folder, default_id)
     references, answers = _texts(values, "references"), _texts(values, "answers")
     if any(not reference.strip() for reference in references):
         raise ValueError("'references' holds an empty caption; write it or remove it")
@@ -84,44 +82,20 @@ def _prompt_row(values: dict[str, Any], folder: Path, default_id: str) -> Prompt
 
 
 def _sft_row(values: dict[str, Any], folder: Path, default_id: str) -> SftRow:
-    _require(values, "completion")
+    require(values, "completion")
     text = completion_text(values["completion"], "completion")
     if not text:
         raise ValueError("'completion' is empty; write it or remove the row")
-    return SftRow(**_common(values, folder, default_id), completion=text)
+    return SftRow(**common_columns(values, folder, default_id), completion=text)
 
 
-def _preference_row(values: dict[str, Any], folder: Path, default_id: str) -> PreferenceRow:
-    _require(values, "chosen", "rejected")
-    chosen, rejected = (completion_text(values[name], name) for name in ("chosen", "rejected"))
-    if chosen == rejected:
-        raise ValueError(f"'chosen' and 'rejected' are the same text {shown(chosen)}; remove the row")
-    if not chosen:
-        raise ValueError("'chosen' is empty; expected the preferred completion")
-    source = values.get("source", "unknown")
-    if not isinstance(source, str):
-        raise ValueError(f"'source' is {shown(source)}, expected text")
-    common = _common(values, folder, default_id)
-    return PreferenceRow(**common, chosen=chosen, rejected=rejected, margin=_margin(values), source=source)
+def common_columns(values: dict[str, Any], folder: Path, default_id: str) -> dict[str, Any]:
+    """The columns that every kind of row has: ``sample_id``, ``task``, ``prompt`` and ``images``.
 
-
-def _margin(values: dict[str, Any]) -> float | None:
-    margin = values.get("margin")
-    if margin is None:
-        return None
-    if (
-        not isinstance(margin, int | float)
-        or isinstance(margin, bool)
-        or not math.isfinite(margin)
-        or margin < 0
-    ):
-        raise ValueError(f"'margin' is {shown(margin)}, expected a finite number of at least 0, or no margin")
-    return float(margin)
-
-
-def _common(values: dict[str, Any], folder: Path, default_id: str) -> dict[str, Any]:
-    """The columns that every kind of row has."""
-    _require(values, "prompt")
+    Raises:
+        ValueError: a column is missing or wrong.
+    """
+    require(values, "prompt")
     images = tuple(_image(value, folder) for value in _image_values(values))
     sample_id = values.get("sample_id", default_id)
     if not is_id(sample_id):
@@ -134,7 +108,8 @@ def _common(values: dict[str, Any], folder: Path, default_id: str) -> dict[str, 
     }
 
 
-def _require(values: dict[str, Any], *names: str) -> None:
+def require(values: dict[str, Any], *names: str) -> None:
+    """Raise ValueError with the missing columns among ``names``."""
     missing = [f"'{name}'" for name in names if values.get(name) is None]
     if missing:
         raise ValueError(f"no {' and '.join(missing)}; found the columns {', '.join(map(escaped, values))}")

@@ -8,6 +8,7 @@ questions of a VQA source, lines of a rows source. Every picture in use is opene
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,16 +19,18 @@ from toolkit.data.coco import CaptionItem, read_captions
 from toolkit.data.files import escaped
 from toolkit.data.image_checks import image_problems
 from toolkit.data.images import resolve_image
-from toolkit.data.rows import read_preference_rows, read_prompt_rows, read_sft_rows
+from toolkit.data.preferences import pairs_of, read_ranked_rows
+from toolkit.data.rows import read_prompt_rows, read_sft_rows
 from toolkit.data.splits import check_leakage, clashing_ids, part_of
 from toolkit.data.vqa import ImageFinder, VqaItem, most_frequent_answer, read_vqa
 from toolkit.errors import DataError
-from toolkit.records import PreferenceRow, PromptRow, SftRow, image_prompt
+from toolkit.records import PreferenceRow, PromptRow, RankedRow, SftRow, image_prompt
 
-__all__ = ["load_parts", "load_preference_rows", "load_prompt_rows", "load_sft_rows"]
+__all__ = ["load_parts", "load_preference_rows", "load_prompt_rows", "load_ranked_rows", "load_sft_rows"]
 
-Row = TypeVar("Row", PromptRow, SftRow, PreferenceRow)
+Row = TypeVar("Row", PromptRow, SftRow, PreferenceRow, RankedRow)
 Item = TypeVar("Item", CaptionItem, VqaItem)
+_LOG = logging.getLogger("vlm_rlhf.data")
 _REMEDY = "correct the entries named, or remove them; `vlm-rlhf data check` checks a file by itself"
 Placed = list[tuple[str, Row]]
 """Rows with the place (file and line or id) they come from."""
@@ -65,19 +68,41 @@ def load_prompt_rows(
 
 
 def load_preference_rows(
-    sources: Sequence[Source], root: Path, *, full_check: bool | None = None
+    sources: Sequence[Source], root: Path, *, full_check: bool | None = None, ties: bool = False
 ) -> list[PreferenceRow]:
-    """The preference rows of ``rows`` sources.
+    """The pairs of ``rows`` sources; ranked lists become all of their pairs.
 
     Args:
         sources: what to read, in this order.
         root: the folder their paths are relative to.
         full_check: decode every picture (default: up to ``FULL_CHECK_LIMIT`` of them).
+        ties: keep pairs of which neither is preferred; otherwise they are left out, and counted in the log.
 
     Raises:
-        DataError: every problem of every source; a source of another kind, which holds no preferences.
+        DataError: every problem of every source; a source of another kind, which holds no preferences; nothing
+            but ties.
     """
-    return _good(root, *_gathered(sources, root, _preference_rows, full_check))
+    ranked = load_ranked_rows(sources, root, full_check=full_check)
+    pairs = [pair for row in ranked for pair in pairs_of(row)]
+    decided = pairs if ties else [pair for pair in pairs if not pair.tie]
+    if len(decided) < len(pairs):
+        _LOG.info(
+            "%d of %d pairs are ties, which this stage leaves out", len(pairs) - len(decided), len(pairs)
+        )
+    if pairs and not decided:
+        raise DataError(f"data of {escaped(root)}", f"all {len(pairs)} pairs are ties", remedy=_REMEDY)
+    return decided
+
+
+def load_ranked_rows(
+    sources: Sequence[Source], root: Path, *, full_check: bool | None = None
+) -> list[RankedRow]:
+    """The preferences of ``rows`` sources as lists, best completion first; a pair is a list of two.
+
+    Raises:
+        DataError: as ``load_preference_rows``.
+    """
+    return _good(root, *_gathered(sources, root, _ranked_rows, full_check))
 
 
 def load_parts(
@@ -87,7 +112,7 @@ def load_parts(
 
     Args:
         data: the recipe's ``data``.
-        load: one of the three loaders of this module.
+        load: one of the loaders of this module.
 
     Raises:
         DataError: the problems of both parts together, or every picture that is in both.
@@ -178,9 +203,9 @@ def _prompt_rows(source: Source, root: Path, problems: list[str]) -> Placed[Prom
     return _vqa_rows(source, root, problems)
 
 
-def _preference_rows(source: Source, root: Path, problems: list[str]) -> Placed[PreferenceRow]:
+def _ranked_rows(source: Source, root: Path, problems: list[str]) -> Placed[RankedRow]:
     if isinstance(source, RowsSource):
-        return read_preference_rows(root / source.file, problems)[: source.limit]
+        return read_ranked_rows(root / source.file, problems)[: source.limit]
     raise DataError(
         escaped(root),
         f"a source of kind '{source.kind}' holds no preferences; expected kind 'rows' with a file of preference rows",

@@ -10,11 +10,11 @@ from typing import Literal
 
 from toolkit.data.files import escaped, shown
 from toolkit.errors import DataError
-from toolkit.records import ImageSource, PreferenceRow, PromptRow, SftRow
+from toolkit.records import ImageSource, PreferenceRow, PromptRow, RankedRow, SftRow
 
 __all__ = ["check_leakage", "clashing_ids", "leakage_problems", "part_of"]
 
-AnyRow = PromptRow | SftRow | PreferenceRow
+AnyRow = PromptRow | SftRow | PreferenceRow | RankedRow
 
 
 def part_of(image_id: int | str) -> Literal["train", "val", "test"]:

@@ -23,7 +23,7 @@ def write_preference_rows(rows: Iterable[PreferenceRow], path: Path) -> Path:
     """Write ``rows`` to ``path`` (JSON lines) and their pictures to ``images/`` beside it; returns ``path``.
 
     Pictures are named by the hash of their content, hard-linked where the file system allows it and copied
-    otherwise, so that :func:`toolkit.data.rows.read_preference_rows` finds them inside the folder of the file.
+    otherwise, so that :func:`toolkit.data.preferences.read_preference_rows` finds them inside the folder of the file.
     The file appears only when complete.
     """
     folder = path.parent / "images"
@@ -49,7 +49,10 @@ def _values(row: PreferenceRow, names: dict[ImageSource, str]) -> dict[str, Any]
         "images": [names[image] for image in row.images],
         "source": row.source,
     }
-    return values if row.margin is None else {**values, "margin": row.margin}
+    optional = {"margin": row.margin, "agreement": row.agreement, "tie": row.tie or None}
+    optional["weight"] = None if row.weight == 1.0 else row.weight
+    stated = {name: value for name, value in optional.items() if value is not None}
+    return {**row.meta, **values, **stated}
 
 
 def _placed(image: ImageSource, folder: Path) -> str:

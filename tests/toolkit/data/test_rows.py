@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from toolkit.data.rows import read_preference_rows, read_prompt_rows, read_sft_rows
+from toolkit.data.preferences import read_preference_rows
+from toolkit.data.rows import read_prompt_rows, read_sft_rows
 from toolkit.records import image_prompt
 
 Jsonl = Callable[[Path, list[Any]], Path]

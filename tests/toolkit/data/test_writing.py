@@ -9,7 +9,7 @@ from pathlib import Path
 from PIL import Image
 
 from toolkit.data.images import load_image
-from toolkit.data.rows import read_preference_rows
+from toolkit.data.preferences import read_preference_rows
 from toolkit.data.writing import write_preference_rows
 from toolkit.records import PreferenceRow, image_prompt
 
