@@ -86,7 +86,7 @@ def told(capfd: pytest.CaptureFixture[str], code: int) -> str:
     [
         (("max_steps", "max_stepz"), "sft.yaml:8  trainer.max_stepz: expected an option of SFTConfig, found an unknown key; did you mean 'max_steps'?"),
         (("root:", "rot:"), "sft.yaml:5  data.rot: expected one of the keys"),
-        (("stage: sft", "stage: sfft"), "sft.yaml:1  stage: expected one of pretrain, sft, preferences, reward, rl, preference, eval, report, pipeline, found 'sfft'; did you mean 'sft'?"),
+        (("stage: sft", "stage: sfft"), "sft.yaml:1  stage: expected one of pretrain, judging, sft, preferences, reward, rl, preference, eval, report, pipeline, found 'sfft'; did you mean 'sft'?"),
         (("max_steps: 2", "max_steps: many"), "sft.yaml:8  trainer.max_steps: expected a whole number, found 'many'"),
         (("out/new/sft}", "out/new/sft, seed: [1]}"), "sft.yaml:9  run.seed: expected a whole number, found"),
         (("  id: adapter", "  id: adapter\n  id: base"), "sft.yaml:4  id: repeated key, first written on line 3; keep one"),

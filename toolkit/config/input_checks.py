@@ -31,6 +31,8 @@ def check_inputs(recipe: schema.Recipe, findings: Findings) -> None:
         _check_model("model.id", model.id, findings)
     if isinstance(recipe, schema.PretrainRecipe):
         _check_file("tokenizer_texts", recipe.tokenizer_texts, recipe.data.root, findings)
+    elif isinstance(recipe, schema.JudgingRecipe):
+        _check_file("judged", recipe.judged, recipe.data.root, findings)
     elif isinstance(recipe, schema.PreferencesRecipe):
         _check_preferences(recipe, findings)
     elif isinstance(recipe, schema.RlRecipe):

@@ -50,6 +50,7 @@ __all__ = [
     "Fraction",
     "GenerationSpec",
     "GuardSpec",
+    "JudgingRecipe",
     "KlSpec",
     "LoraSpec",
     "ModelSpec",
@@ -120,6 +121,23 @@ class PretrainRecipe(Strict):
     tower: TowerSpec | None = None
     data: DataSpec
     tokenizer_texts: str = "texts.txt"
+    trainer: dict[str, Any] = {}
+    run: RunSpec
+
+
+class JudgingRecipe(Strict):
+    """Second part of pretraining: say right behind a completion whether it fits the picture.
+
+    ``judged`` is a file below ``data.root``; ``data.train`` holds plain texts, of which each picture brings
+    ``plain_texts`` along. Trains the language model, all its weights. ``trainer`` is passed to
+    ``transformers.TrainingArguments``.
+    """
+
+    stage: Literal["judging"]
+    model: ModelSpec
+    judged: str = "judged.jsonl"
+    data: DataSpec
+    plain_texts: Count = 3
     trainer: dict[str, Any] = {}
     run: RunSpec
 
@@ -265,6 +283,7 @@ class PipelineRecipe(Strict):
 
 Recipe = Annotated[
     PretrainRecipe
+    | JudgingRecipe
     | SftRecipe
     | PreferencesRecipe
     | RewardRecipe

@@ -21,6 +21,7 @@ __all__ = ["OWNED_BY_RECIPE", "TRAINER_CLASSES", "trainer_fields", "trainer_prob
 # Stage → package, module file and class that its ``trainer:`` block is passed to.
 TRAINER_CLASSES: Mapping[str, tuple[str, str, str]] = {
     "pretrain": ("trl", "trainer/sft_config.py", "SFTConfig"),
+    "judging": ("transformers", "training_args.py", "TrainingArguments"),
     "sft": ("trl", "trainer/sft_config.py", "SFTConfig"),
     "preference": ("trl", "trainer/dpo_config.py", "DPOConfig"),
     "reward": ("transformers", "training_args.py", "TrainingArguments"),

@@ -15,7 +15,7 @@ from toolkit.runs.metrics import read_metrics
 
 __all__ = ["ReportInputs", "StageRun", "data_url", "find_runs", "read_inputs"]
 
-_STAGE_ORDER = ("pretrain", "sft", "preferences", "reward", "rl", "preference", "eval")
+_STAGE_ORDER = ("pretrain", "judging", "sft", "preferences", "reward", "rl", "preference", "eval")
 _MAX_IMAGE_SIDE = 320
 
 

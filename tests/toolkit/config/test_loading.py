@@ -90,9 +90,9 @@ def test_all_problems_at_once_with_line_key_and_suggestion(recipe: Path) -> None
 @pytest.mark.parametrize(
     ("old", "new", "expected"),
     [
-        ("stage: sft", "stage: sftt", "sft.yaml:1  stage: expected one of pretrain, sft,"),
-        ("stage: sft", "stage: [sft]", "sft.yaml:1  stage: expected one of pretrain, sft,"),
-        ("stage: sft\n", "", "stage: expected one of pretrain, sft,"),
+        ("stage: sft", "stage: sftt", "sft.yaml:1  stage: expected one of pretrain, judging, sft,"),
+        ("stage: sft", "stage: [sft]", "sft.yaml:1  stage: expected one of pretrain, judging, sft,"),
+        ("stage: sft\n", "", "stage: expected one of pretrain, judging, sft,"),
         ("kind: caption", "kind: capton", "sft.yaml:7  data.train.0.kind: expected one of 'caption', 'vqa', 'rows', found 'capton'; did you mean 'caption'?"),
         ("kind: caption, ", "", "sft.yaml:7  data.train.0.kind: expected a value (the key is required), found nothing"),
         ("  root: photos\n", "", "sft.yaml:4  data.root: expected a value (the key is required), found nothing"),

@@ -1,4 +1,4 @@
-"""A true text about a scene beside one with a single mistake: the material of raters and of verification."""
+"""A true text about a scene beside one with a single mistake: the material of raters and of judged texts."""
 
 from __future__ import annotations
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from toolkit.data.scenes.drawing import draw_scene, patch_labels
+from toolkit.data.scenes.judged import judged_texts
 from toolkit.data.scenes.language import (
     directional,
     noun_phrase,
@@ -23,7 +24,6 @@ from toolkit.data.scenes.language import (
     references,
     symmetric,
 )
-from toolkit.data.scenes.mistakes import attribute_mistake, relation_mistake
 from toolkit.data.scenes.questions import absent_kinds, questions
 from toolkit.data.scenes.sampling import sample_scenes
 from toolkit.data.scenes.scene import COLOURS, SHAPES, SIZES, Group, Scene
@@ -32,12 +32,13 @@ from toolkit.data.scenes.writing import CAPTION_PROMPT, image_name
 __all__ = ["pretraining_texts", "write_pretraining"]
 
 _REMARK_PROMPT = "What do you see?"
+_JUDGED_ROUNDS = 2
 
 
 def write_pretraining(folder: Path, *, seed: int, rows: int, patch_px: int = 8) -> None:
     """Write ``rows`` training scenes as ``images/`` and ``rows.jsonl`` (prompt, completion, images).
 
-    ``verify.jsonl`` holds statements on the same pictures to be judged right or wrong.
+    ``judged.jsonl`` holds completions on the same pictures that are right or wrong, two lines a picture.
 
     ``texts.txt`` holds the texts for the tokenizer: also those that come with fine-tuning. ``patch_labels.npz``
     says for each patch of ``patch_px`` pixels which colour, shape and size it shows.
@@ -57,11 +58,12 @@ def write_pretraining(folder: Path, *, seed: int, rows: int, patch_px: int = 8) 
             draw_scene(scene).save(folder / image_name(scene))
             for row in _rows(scene):
                 file.write(json.dumps(row) + "\n")
-    rng = random.Random(f"verify/{seed}")
-    with (folder / "verify.jsonl").open("w", encoding="utf-8") as file:
-        for scene in scenes:
-            statements = _verifications(scene, rng.choice(scenes), rng)
-            file.writelines(json.dumps(row) + "\n" for row in _as_rows(scene, statements, tag="verify-"))
+    rng = random.Random(f"judged/{seed}")
+    with (folder / "judged.jsonl").open("w", encoding="utf-8") as file:
+        for _ in range(_JUDGED_ROUNDS):
+            for scene in scenes:
+                judged = list(judged_texts(scene, scenes, rng, prompt=CAPTION_PROMPT))
+                file.write(json.dumps({"image": image_name(scene), "judged": judged}) + "\n")
 
 
 def pretraining_texts(seed: int, rows: int) -> Iterator[str]:
@@ -81,29 +83,16 @@ def _rows(scene: Scene) -> Iterator[dict[str, Any]]:
     yield from _as_rows(scene, texts)
 
 
-def _as_rows(scene: Scene, texts: Iterable[tuple[str, str]], tag: str = "") -> Iterator[dict[str, Any]]:
+def _as_rows(scene: Scene, texts: Iterable[tuple[str, str]]) -> Iterator[dict[str, Any]]:
     for number, (prompt, completion) in enumerate(texts):
         yield {
-            "sample_id": f"{scene.image_id}-{tag}{number}",
+            "sample_id": f"{scene.image_id}-{number}",
             "task": "caption" if prompt == CAPTION_PROMPT else "vqa",
             "prompt": prompt,
             "completion": completion,
             "images": [image_name(scene)],
             "image_id": scene.image_id,
         }
-
-
-def _verifications(scene: Scene, other: Scene, rng: random.Random) -> Iterator[tuple[str, str]]:
-    """Statements with a verdict: captions and answers, true or with one mistake. Nothing about order of mention."""
-    statements = [attribute_mistake(scene, rng), attribute_mistake(scene, rng)]
-    if len(scene.groups) == 2:
-        statements.append(relation_mistake(scene, rng))
-    for asked, wrong in zip(questions(scene, tag="verify"), questions(other, tag="verify"), strict=True):
-        if asked.kind == wrong.kind and asked.answer != wrong.answer:
-            statements.append((f"{asked.text} {asked.answer}", f"{asked.text} {wrong.answer}"))
-    for right, wrong_statement in statements:
-        true = rng.random() < 0.5
-        yield f"{right if true else wrong_statement}, right?", "yes" if true else "no"
 
 
 def _remark(scene: Scene, rng: random.Random) -> str:
