@@ -23,11 +23,14 @@ _FORMATS = (
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the commands ``score`` and ``tokenize``; loads nothing but argparse."""
+    from toolkit.cli.score_sets import add_parsers
+
     score = subparsers.add_parser("score", help="score a result file with the official metrics")
     kinds = score.add_subparsers(dest="kind", required=True, metavar="KIND")
     _add_captions(kinds)
     _add_vqa(kinds)
     _add_hallucination(kinds)
+    add_parsers(kinds, _report)
     tokens = subparsers.add_parser(
         "tokenize", help="PTB tokens of captions, stdin to stdout, one caption a line"
     )

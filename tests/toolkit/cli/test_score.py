@@ -171,3 +171,26 @@ def test_tokenize_is_a_filter():
         check=True,
     )
     assert done.stdout.decode() == "a dog 's ball\n\na b 1\u00a01/2 $\n"
+
+
+def test_diversity_of_several_captions_an_image(files, capsys):
+    rows = [{"image_id": key, "caption": text} for key, texts in REFERENCES.items() for text in texts]
+    (files / "samples.json").write_text(json.dumps(rows))
+    command = [
+        "score",
+        "diversity",
+        "--results",
+        files / "samples.json",
+        "--training",
+        files / "references.json",
+    ]
+    code, out, _ = run(capsys, *command, "--json")
+    assert code == 0
+    told = json.loads(out)
+    assert told["num_captions"] == 4
+    assert told["novel"] == 0.0
+    assert 0 < told["self_cider"] <= 1
+    code, out, _ = run(capsys, "score", "diversity", "--results", files / "results.json")
+    assert code == 0
+    assert "bad_endings" in out
+    assert "self_cider" not in out
