@@ -171,23 +171,34 @@ class RewardTerm(Strict):
 
 
 class RolloutSpec(Strict):
-    """Sampling of completions from the behaviour policy. Top-k and top-p are off: they break importance ratios."""
+    """Sampling of completions from the behaviour policy. Top-k and top-p are off: they break importance ratios.
+
+    ``temperature`` moves linearly to ``final_temperature`` over the run, where that is given. ``draws: row`` makes the
+    random numbers of a completion a function of seed, sample and epoch, so that any number of processes and any
+    ``generation_batch_size`` sample the same; ``batch`` draws one stream a process and iteration.
+    """
 
     prompts_per_iteration: Count = 64
     samples_per_prompt: Count = 1
     max_new_tokens: Count = 32
     temperature: Positive = 1.0
+    final_temperature: Positive | None = None
+    draws: Literal["batch", "row"] = "batch"
     generation_batch_size: Count = 64
 
 
 class KlSpec(Strict):
-    """KL penalty to the reference: k1 a token in the reward (Ziegler et al. 2019), fixed or adaptive coefficient."""
+    """KL penalty to the reference: k1 a token in the reward (Ziegler et al. 2019), fixed or adaptive coefficient.
+
+    ``refresh_reference_every_iterations`` makes the policy as it is then the new reference.
+    """
 
     coefficient: Annotated[float, Field(ge=0.0)] = 0.03
     controller: Literal["fixed", "adaptive"] = "fixed"
     target_nats: Positive = 6.0
     horizon: Positive = 10_000.0
     stop_epochs_above_nats: Positive | None = None
+    refresh_reference_every_iterations: Count | None = None
 
 
 class PpoSpec(Strict):
@@ -197,6 +208,7 @@ class PpoSpec(Strict):
     (``rloo``, ``grpo``), the greedy completion (``scst``) or a running mean (``running``, its weight on the past
     ``baseline_decay``). Settings of the critic are refused where there is none. ``final`` is the policy of the last
     iteration or of the evaluation with the highest ``val/<best_metric>``, which ``best/`` keeps in any case.
+    ``potential_term`` names a reward term whose score of each prefix of the completion is a shaping potential.
     """
 
     iterations: Count = 40
@@ -215,6 +227,8 @@ class PpoSpec(Strict):
     critic: Literal["shared", "adapter"] = "shared"
     critic_warmup_iterations: Annotated[int, Field(ge=0)] = 0
     missing_eos_penalty: Annotated[float, Field(ge=0.0)] = 1.0
+    potential_term: str | None = None
+    potential_weight: float = 1.0
     final: Literal["last", "best"] = "last"
     best_metric: str = "score"
 

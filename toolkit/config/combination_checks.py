@@ -23,6 +23,7 @@ CRITIC_SETTINGS = (
     "value_weight",
     "critic",
     "critic_warmup_iterations",
+    "potential_term",
 )
 _TRAINABLE = (schema.SftRecipe, schema.RewardRecipe, schema.RlRecipe, schema.PreferenceRecipe)
 
@@ -184,6 +185,11 @@ def _check_ppo(recipe: schema.RlRecipe, findings: Findings, launch: str) -> None
                 f"{launch} forces re-entrant checkpointing, which recomputes the critic's layers with the policy's "
                 "adapter; use ppo.critic=shared, or no checkpointing",
             )
+    if launch.startswith("zero3") and recipe.kl.refresh_reference_every_iterations is not None:
+        findings.add(
+            "kl.refresh_reference_every_iterations",
+            f"{launch} splits the reference's weights; use zero2, or no refresh",
+        )
     if launch.endswith("-offload") and recipe.optimizer.name != "adamw":
         findings.add("optimizer.name", f"{launch} brings its own AdamW on the host; expected 'adamw'")
 
@@ -202,6 +208,13 @@ def _check_estimator(recipe: schema.RlRecipe, findings: Findings) -> None:
         )
     if ppo.estimator != "running" and ppo.baseline_decay != defaults.baseline_decay:
         findings.add("ppo.baseline_decay", f"only estimator 'running' has one, found '{ppo.estimator}'")
+    names = [term.name or term.term.rpartition(":")[2] for term in recipe.rewards]
+    if ppo.potential_term is not None and ppo.potential_term not in names:
+        findings.add(
+            "ppo.potential_term", f"expected a reward term ({', '.join(names)}), found '{ppo.potential_term}'"
+        )
+    if ppo.potential_term is None and ppo.potential_weight != defaults.potential_weight:
+        findings.add("ppo.potential_weight", "needs ppo.potential_term, which is not set")
     if ppo.estimator != "gae":
         for name in CRITIC_SETTINGS:
             if getattr(ppo, name) != getattr(defaults, name):

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig, PreTrainedModel
+from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel
 
 from toolkit.models.encoding import EncodedPrompt, collate
 from toolkit.models.loading import LoadedVlm
+from toolkit.models.row_sampling import RowSampler
 from toolkit.models.structure import inner_model
 from toolkit.models.vision_features import with_vision_features
 
@@ -46,6 +47,7 @@ def generate(
     num_samples: int = 1,
     batch_size: int = 64,
     seed: int | None = None,
+    row_seeds: Sequence[int] | None = None,
 ) -> list[GeneratedCompletion]:
     """Complete every prompt ``num_samples`` times under the active role.
 
@@ -54,12 +56,14 @@ def generate(
         batch_size: rows decoded together.
         seed: seed of the samples, leaving torch's global random state as it was; without it the global one is
             used.
+        row_seeds: a seed for every completion instead, ``len(prompts) * num_samples`` of them: each is then a
+            function of its own prompt and seed, whatever is decoded beside it (``RowSampler``).
 
     Returns:
         ``len(prompts) * num_samples`` completions: all samples of the first prompt, then those of the second,
         … Image placeholders are never sampled. The model's training mode is restored.
     """
-    config = _generation_config(vlm, max_new_tokens, temperature)
+    config = _generation_config(vlm, max_new_tokens, 0.0 if row_seeds is not None else temperature)
     if num_samples > 1:  # the tower need not see a picture once for every sample
         prompts = with_vision_features(vlm, prompts, batch_size=batch_size)
     rows = [prompt for prompt in prompts for _ in range(num_samples)]
@@ -67,7 +71,11 @@ def generate(
     with torch.no_grad(), _evaluating(inner_model(vlm.model)) as inner, _seeded(seed, vlm.device):
         for start in range(0, len(rows), batch_size):
             batch = collate(vlm, rows[start : start + batch_size], padding_side="left")
-            output = inner.generate(**batch.model_inputs(), generation_config=config)
+            own = LogitsProcessorList()
+            if row_seeds is not None and temperature > 0:
+                seeds = row_seeds[start : start + batch_size]
+                own.append(RowSampler(seeds, max_new_tokens=max_new_tokens, temperature=temperature))
+            output = inner.generate(**batch.model_inputs(), generation_config=config, logits_processor=own)
             new = output[:, batch.inputs["input_ids"].shape[1] :].cpu()
             completions += [_completion(vlm, row) for row in new]
     return completions

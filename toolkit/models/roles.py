@@ -30,6 +30,7 @@ __all__ = [
     "active_role",
     "add_role",
     "checkpoint_contexts",
+    "copy_role",
     "role",
     "role_parameters",
     "roles_of",
@@ -122,10 +123,15 @@ def add_role(
     for parameter in model.parameters():
         parameter.requires_grad_(parameter in trainable)
     if copy_from is not None:
-        source = dict(role_parameters(model, copy_from))
-        with torch.no_grad():
-            for key, parameter in role_parameters(model, name):
-                parameter.copy_(source[key])
+        copy_role(model, copy_from, name)
+
+
+def copy_role(model: nn.Module, source: str, target: str) -> None:
+    """Give ``target`` the weights that ``source`` has now; what trains stays as declared."""
+    weights = dict(role_parameters(model, source))
+    with torch.no_grad():
+        for key, parameter in role_parameters(model, target):
+            parameter.copy_(weights[key])
 
 
 def role_parameters(model: nn.Module, name: str) -> list[tuple[str, nn.Parameter]]:

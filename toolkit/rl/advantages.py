@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-__all__ = ["gae", "masked_moments", "shaped_rewards", "whiten"]
+__all__ = ["gae", "masked_moments", "potential_rewards", "shaped_rewards", "whiten"]
 
 Reduce = Callable[[Tensor], Tensor]
 
@@ -32,6 +32,17 @@ def shaped_rewards(scores: Tensor, kl: Tensor, mask: Tensor, coefficient: float)
     rows = torch.nonzero(lengths > 0).squeeze(1)
     rewards[rows, lengths[rows] - 1] += scores[rows].to(rewards.dtype)
     return rewards
+
+
+def potential_rewards(potentials: Tensor, mask: Tensor, *, gamma: float) -> Tensor:
+    """``(B, T)``: γ Φ(state after the token) − Φ(state before it), with Φ = 0 once the completion is over.
+
+    ``potentials[:, t]`` is Φ of the prefix before token ``t``. Ng, Harada and Russell 1999: rewards of this form
+    change no policy's rank, for the discounted return of every completion changes by −Φ(empty prefix).
+    """
+    current = potentials * mask
+    following = torch.nn.functional.pad(current[:, 1:], (0, 1))
+    return (gamma * following - current) * mask
 
 
 def gae(rewards: Tensor, values: Tensor, mask: Tensor, *, gamma: float, lam: float) -> tuple[Tensor, Tensor]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from toolkit.config.schema import RlRecipe
 from toolkit.errors import RunFailed
@@ -16,6 +17,7 @@ from toolkit.rewards.composite import CompositeReward
 from toolkit.rl import estimators
 from toolkit.rl.engine import Engine
 from toolkit.rl.experience import CriticFree, Experience, build_experience
+from toolkit.rl.potentials import prefix_potentials
 from toolkit.rl.rollout import Rollout, RolloutWorker, reward_batch
 
 __all__ = ["Appraisal"]
@@ -68,6 +70,7 @@ class Appraisal:
             kl_coefficient=kl_coefficient,
             reduce=self.engine.all_sum,
             critic_free=self._estimator(rollout, baseline),
+            potentials=self._potentials(rollout),
         )
 
     def state_dict(self) -> dict[str, Any]:
@@ -94,6 +97,17 @@ class Appraisal:
                 usable, returns - torch.as_tensor(baseline, dtype=returns.dtype, device=returns.device), 0.0
             )
         return None
+
+    def _potentials(self, rollout: Rollout) -> Tensor | None:
+        """Φ of the prefix before each token ``(B, T)``, where the recipe asks for dense shaping."""
+        name, weight = self.recipe.ppo.potential_term, self.recipe.ppo.potential_weight
+        if name is None:
+            return None
+        term = next(item for item in self.reward.terms if item.name == name)
+        found = prefix_potentials(
+            lambda batch: self.reward.raw(term, batch), rollout, self.worker.vlm.tokenizer
+        )
+        return weight * torch.from_numpy(found)
 
     def _greedy_scores(self, rollout: Rollout) -> FloatArray:
         """Scores ``(B,)`` of each prompt's greedy completion, the missing-end penalty paid (Rennie et al. 2017)."""

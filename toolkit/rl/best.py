@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import shutil
 from collections.abc import Mapping
@@ -15,6 +16,8 @@ from toolkit.rl.state import save_policy
 from toolkit.runs.atomic import atomic_directory
 
 __all__ = ["NOTE_FILE", "BestPolicy"]
+
+logger = logging.getLogger("vlm_rlhf.rl")
 
 NOTE_FILE = "held_out.json"
 
@@ -55,12 +58,23 @@ class BestPolicy:
         save_policy(self.folder, vlm, engine, notes={NOTE_FILE: note})
         return True
 
-    def publish(self, final: Path, engine: Engine) -> None:
-        """Make ``final`` a copy of the best policy, atomically."""
-        if engine.is_main:
-            with atomic_directory(final) as staging:
-                shutil.copytree(self.folder, staging, dirs_exist_ok=True)
-        engine.accelerator.wait_for_everyone()
+    def write_final(
+        self, final: Path, vlm: LoadedVlm, engine: Engine, *, choice: str, iteration: int
+    ) -> dict[str, Any]:
+        """Write ``final``: the policy as it is (``last``) or a copy of the best one; returns what it holds."""
+        facts: dict[str, Any] = {"iteration": iteration, "policy": "last"}
+        if self.step is not None:
+            facts |= {"best_iteration": self.step, f"best_{self.metric}": self.value}
+        if choice == "best" and self.step is not None:
+            facts |= {"iteration": self.step, "policy": "best"}
+            if engine.is_main:
+                with atomic_directory(final) as staging:
+                    shutil.copytree(self.folder, staging, dirs_exist_ok=True)
+            engine.accelerator.wait_for_everyone()
+        else:
+            save_policy(final, vlm, engine)
+        logger.info("final/ holds the %(policy)s policy, of iteration %(iteration)d", facts)
+        return facts
 
     def state_dict(self) -> dict[str, Any]:
         """For a checkpoint."""

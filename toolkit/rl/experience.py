@@ -11,7 +11,7 @@ from torch import Tensor
 from toolkit.config.schema import PpoSpec
 from toolkit.errors import RunFailed
 from toolkit.rewards.base import RewardOutput
-from toolkit.rl.advantages import Reduce, gae, masked_moments, shaped_rewards, whiten
+from toolkit.rl.advantages import Reduce, gae, masked_moments, potential_rewards, shaped_rewards, whiten
 from toolkit.rl.estimators import completion_returns, over_tokens
 from toolkit.rl.kl import k1, k3
 from toolkit.rl.losses import explained_variance
@@ -52,6 +52,7 @@ def build_experience(
     kl_coefficient: float,
     reduce: Reduce,
     critic_free: CriticFree | None = None,
+    potentials: Tensor | None = None,
 ) -> Experience:
     """Phase 6: KL a token and shaped reward. Phase 7: advantages, returns, whitening over all processes.
 
@@ -62,6 +63,7 @@ def build_experience(
         kl_coefficient: of the k1 penalty in the reward.
         reduce: sums a tensor over processes.
         critic_free: the estimator of a run without a critic, whose rollouts have no values.
+        potentials: ``(B, T)``, Φ of the prefix before each token: dense shaping with the same optimum.
     """
     device = rollout.mask.device
     scores = torch.as_tensor(output.scores, dtype=torch.float32, device=device)
@@ -76,6 +78,8 @@ def build_experience(
         advantages = over_tokens(critic_free(whole, usable), mask)
     elif rollout.values is not None:
         rewards = shaped_rewards(scores, divergence, mask, kl_coefficient)
+        if potentials is not None:
+            rewards = rewards + potential_rewards(potentials.to(rewards), mask, gamma=spec.gamma)
         advantages, returns = gae(rewards, rollout.values, mask, gamma=spec.gamma, lam=spec.gae_lambda)
         explained, spread = _critic_quality(returns, rollout.values, mask, reduce)
     else:

@@ -33,7 +33,7 @@ GAP_ROWS = 32
 _TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.2, torch.float16: 0.2}
 
 
-def vision_gap(vlm: LoadedVlm, engine: Engine, rollout: Rollout, *, temperature: float) -> tuple[float, int]:
+def vision_gap(vlm: LoadedVlm, engine: Engine, rollout: Rollout) -> tuple[float, int]:
     """Sum over completions of log-prob with the own image minus with another row's, and their number.
 
     Nats a completion, over the first ``GAP_ROWS`` rollouts of this process. Near zero means that the policy
@@ -44,7 +44,7 @@ def vision_gap(vlm: LoadedVlm, engine: Engine, rollout: Rollout, *, temperature:
     prompts, found = swapped(vlm, rollout.prompts[:count], [row.image_id for row in rollout.rows[:count]])
     with torch.no_grad():
         batch = collate(vlm, prompts, [item.token_ids for item in rollout.completions[:count]])
-        output = engine.prepared(batch, temperature=temperature)
+        output = engine.prepared(batch, temperature=rollout.temperature)
     width = output.logprobs.shape[1]
     difference = (rollout.logprobs[:count, :width] - output.logprobs).mul(rollout.mask[:count, :width]).sum(1)
     return float(difference[torch.tensor(found, device=difference.device)].sum()), sum(found)

@@ -24,9 +24,26 @@ class PromptOrder:
 
         The shares of all processes one after the other are what one process would take.
         """
+        return [self.rows[self._number(place)] for place in self._places(iteration, rank, world)]
+
+    def draws(self, iteration: int, *, samples: int, rank: int = 0, world: int = 1) -> list[int]:
+        """A seed for each of the ``samples`` completions of each row of ``share``, all of one row together.
+
+        A function of the run's seed, the row's task and sample id, the epoch and the completion's number alone.
+        """
+        seeds = []
+        for place in self._places(iteration, rank, world):
+            row, epoch = self.rows[self._number(place)], place // len(self.rows)
+            seeds += [
+                derived_seed(self.seed, "draw", row.task, row.sample_id, epoch, number)
+                for number in range(samples)
+            ]
+        return seeds
+
+    def _places(self, iteration: int, rank: int, world: int) -> range:
         length = self.size // world
         start = iteration * self.size + rank * length
-        return [self.rows[self._number(place)] for place in range(start, start + length)]
+        return range(start, start + length)
 
     def _number(self, place: int) -> int:
         epoch, offset = divmod(place, len(self.rows))

@@ -66,7 +66,7 @@ class PromptCache:
 class Rollout:
     """Completions of one process with what the current weights say about them; ``(B, T)``, 0 on padding.
 
-    ``logprobs`` are those of the behaviour policy at the sampling temperature: the denominators of the
+    ``logprobs`` are those of the behaviour policy at the sampling ``temperature``: the denominators of the
     importance ratios. ``mask`` is 1 on sampled tokens, the end token included. ``values`` are None without a
     critic.
     """
@@ -78,6 +78,7 @@ class Rollout:
     reference: Tensor
     values: Tensor | None
     mask: Tensor
+    temperature: float
     seconds: dict[str, float] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -100,18 +101,34 @@ def reward_batch(rows: Sequence[PromptRow], completions: Sequence[GeneratedCompl
 
 
 class RolloutWorker:
-    """Collects rollouts of one process."""
+    """Collects rollouts of one process.
+
+    Attributes:
+        temperature: at which it samples and scores; moved by a schedule.
+    """
 
     def __init__(self, vlm: LoadedVlm, engine: Engine, spec: RolloutSpec) -> None:
         self.vlm, self.engine, self.spec = vlm, engine, spec
+        self.temperature = spec.temperature
         self.cache = PromptCache(vlm)
 
+    def set_progress(self, fraction: float) -> None:
+        """How far the run is, 0 to 1: the temperature goes linearly from its start to its end."""
+        start, end = self.spec.temperature, self.spec.final_temperature
+        self.temperature = start if end is None else start + (end - start) * fraction
+
     def sample(
-        self, rows: Sequence[PromptRow], *, seed: int, samples: int
+        self,
+        rows: Sequence[PromptRow],
+        *,
+        seed: int,
+        samples: int,
+        row_seeds: Sequence[int] | None = None,
     ) -> tuple[list[EncodedPrompt], list[GeneratedCompletion]]:
         """Phases 1 and 2: ``samples`` completions a row, all of one row together, with their ends marked.
 
-        Returns the prompts (``len(rows) * samples`` of them, image features attached) and the completions.
+        ``row_seeds``, one a completion, take the place of ``seed``. Returns the prompts (``len(rows) * samples`` of
+        them, image features attached) and the completions.
         """
         with self.engine.gathered(), role(self.vlm.model, POLICY):
             prompts = with_vision_features(
@@ -121,10 +138,11 @@ class RolloutWorker:
                 self.vlm,
                 prompts,
                 max_new_tokens=self.spec.max_new_tokens,
-                temperature=self.spec.temperature,
+                temperature=self.temperature,
                 num_samples=samples,
                 batch_size=self.spec.generation_batch_size,
                 seed=seed,
+                row_seeds=row_seeds,
             )
         return [prompt for prompt in prompts for _ in range(samples)], completions
 
@@ -139,11 +157,13 @@ class RolloutWorker:
                 batch_size=self.spec.generation_batch_size,
             )
 
-    def collect(self, rows: Sequence[PromptRow], *, seed: int) -> Rollout:
-        """Phases 1 to 4 for the rows of this process; completions of one row stand together."""
+    def collect(
+        self, rows: Sequence[PromptRow], *, seed: int, row_seeds: Sequence[int] | None = None
+    ) -> Rollout:
+        """Phases 1 to 4 for the rows of this process; completions of one row stand together. Seeds as in ``sample``."""
         samples = self.spec.samples_per_prompt
         began = time.perf_counter()
-        prompts, completions = self.sample(rows, seed=seed, samples=samples)
+        prompts, completions = self.sample(rows, seed=seed, samples=samples, row_seeds=row_seeds)
         sampled = time.perf_counter()
         rollout = self.score([row for row in rows for _ in range(samples)], prompts, completions)
         rollout.seconds = {"generate": sampled - began, "score": time.perf_counter() - sampled}
@@ -168,6 +188,7 @@ class RolloutWorker:
             reference,
             values if critic else None,
             mask,
+            self.temperature,
         )
 
     @torch.no_grad()
@@ -181,7 +202,7 @@ class RolloutWorker:
             chosen = slice(start, start + self.spec.generation_batch_size)
             batch = collate(self.vlm, prompts[chosen], tokens[chosen])
             output = self.engine.prepared(
-                batch, temperature=self.spec.temperature, role_name=name, values=name == POLICY
+                batch, temperature=self.temperature, role_name=name, values=name == POLICY
             )
             values = torch.zeros_like(output.logprobs) if output.values is None else output.values
             parts.append((output.logprobs, values, output.mask.to(torch.float32)))

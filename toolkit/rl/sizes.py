@@ -8,7 +8,7 @@ from toolkit.errors import RecipeError
 __all__ = ["check_sizes"]
 
 
-def check_sizes(recipe: RlRecipe, *, rows: int, world: int) -> None:
+def check_sizes(recipe: RlRecipe, *, rows: int, world: int, zero_stage: int = 0) -> None:
     """Every process takes whole prompts, and every minibatch an equal share of each process's samples.
 
     Raises:
@@ -26,6 +26,10 @@ def check_sizes(recipe: RlRecipe, *, rows: int, world: int) -> None:
         problems.append(
             f"prompts_per_iteration × samples_per_prompt = {total} must divide by minibatches × "
             f"gradient_accumulation × processes = {parts}"
+        )
+    if zero_stage == 3 and recipe.kl.refresh_reference_every_iterations is not None:
+        problems.append(
+            "kl.refresh_reference_every_iterations: ZeRO-3 splits the reference's weights; use ZeRO-2"
         )
     if problems:
         raise RecipeError("rl", problems)

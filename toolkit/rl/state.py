@@ -1,9 +1,9 @@
 """Checkpoints of the RL loop: all that a resumed run needs to equal the uninterrupted one to the last bit.
 
 ``checkpoint-<step>/``: the policy's adapter and the processor at its root (plain peft loads them),
-``value/`` (the critic's adapter, if it has one), ``value_head.safetensors`` (if there is a critic),
-``optimizer.pt``, ``rng.pt`` and ``rl_state.json``. Under DeepSpeed ``deepspeed/`` takes the place of
-``optimizer.pt``. ``final/`` holds policy and processor alone.
+``value/`` (the critic's adapter, if it has one), ``ref/`` (a refreshed reference), ``value_head.safetensors``
+(if there is a critic), ``optimizer.pt``, ``rng.pt`` and ``rl_state.json``. Under DeepSpeed ``deepspeed/`` takes
+the place of ``optimizer.pt``. ``final/`` holds policy and processor alone.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 
 from toolkit.errors import CheckpointError
 from toolkit.models.loading import LoadedVlm
-from toolkit.models.roles import POLICY, VALUE, role_parameters, roles_of
+from toolkit.models.roles import POLICY, REFERENCE, VALUE, role_parameters, roles_of
 from toolkit.rl.engine import Engine
 from toolkit.runs.atomic import atomic_directory
 from toolkit.runs.metrics import json_safe
@@ -49,15 +49,19 @@ def save_policy(
     engine.accelerator.wait_for_everyone()
 
 
-def save_checkpoint(folder: Path, vlm: LoadedVlm, engine: Engine, state: Mapping[str, Any]) -> None:
-    """Write a checkpoint to ``folder``, atomically; ``state`` must be JSON (floats keep all their digits)."""
+def save_checkpoint(
+    folder: Path, vlm: LoadedVlm, engine: Engine, state: Mapping[str, Any], *, reference: bool = False
+) -> None:
+    """Write a checkpoint to ``folder``, atomically; ``state`` must be JSON (floats keep all their digits).
+
+    ``reference`` also writes the reference, which a run that refreshes it cannot take from its starting policy.
+    """
+    kept = (POLICY, VALUE, REFERENCE) if reference else (POLICY, VALUE)
     generators = gather_object([random_state()])
     with _shared_directory(folder, engine) as staging:
         with engine.gathered():
             if engine.is_main:
-                _write_adapters(
-                    staging, vlm, [name for name in (POLICY, VALUE) if name in roles_of(vlm.model)]
-                )
+                _write_adapters(staging, vlm, [name for name in kept if name in roles_of(vlm.model)])
                 if engine.module.value_head is not None:
                     head = engine.module.value_head.state_dict()
                     save_file({key: value.detach().cpu() for key, value in head.items()}, staging / _HEAD)
@@ -88,8 +92,14 @@ def load_checkpoint(folder: Path, vlm: LoadedVlm, engine: Engine) -> dict[str, A
         if engine.deepspeed:
             engine.prepared.load_checkpoint(str(folder), tag=_DEEPSPEED, load_module_strict=False)
         else:
-            _load_weights(folder, vlm, engine)
+            _load_adapter(folder, vlm, POLICY)
+            if VALUE in roles_of(vlm.model):
+                _load_adapter(folder / VALUE, vlm, VALUE)
+            if engine.module.value_head is not None:
+                engine.module.value_head.load_state_dict(load_file(folder / _HEAD))
             engine.optimizer.load_state_dict(torch.load(folder / _OPTIMIZER, weights_only=True))
+        if (folder / REFERENCE).is_dir():
+            _load_adapter(folder / REFERENCE, vlm, REFERENCE)
         restore_random_state(torch.load(folder / _RNG, weights_only=True)[engine.rank])
     except (OSError, ValueError, KeyError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise CheckpointError(
@@ -99,19 +109,14 @@ def load_checkpoint(folder: Path, vlm: LoadedVlm, engine: Engine) -> dict[str, A
     return state
 
 
-def _load_weights(folder: Path, vlm: LoadedVlm, engine: Engine) -> None:
-    for name in (POLICY, VALUE):
-        if name not in roles_of(vlm.model):
-            continue
-        saved = load_file((folder if name == POLICY else folder / name) / _ADAPTER)
-        parameters = dict(role_parameters(vlm.model, name))
-        if saved.keys() != parameters.keys():
-            raise CheckpointError(f"{folder}: the adapter {name!r} is one for other layers than this model's")
-        with torch.no_grad():
-            for key, value in saved.items():
-                parameters[key].copy_(value)
-    if engine.module.value_head is not None:
-        engine.module.value_head.load_state_dict(load_file(folder / _HEAD))
+def _load_adapter(folder: Path, vlm: LoadedVlm, name: str) -> None:
+    saved = load_file(folder / _ADAPTER)
+    parameters = dict(role_parameters(vlm.model, name))
+    if saved.keys() != parameters.keys():
+        raise CheckpointError(f"{folder}: the adapter {name!r} is one for other layers than this model's")
+    with torch.no_grad():
+        for key, value in saved.items():
+            parameters[key].copy_(value)
 
 
 def _write_adapters(folder: Path, vlm: LoadedVlm, names: list[str]) -> None:

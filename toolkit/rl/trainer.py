@@ -18,7 +18,7 @@ import torch
 from toolkit.config.schema import PpoSpec, RlRecipe
 from toolkit.errors import RunFailed
 from toolkit.models.loading import LoadedVlm
-from toolkit.models.roles import POLICY, role
+from toolkit.models.roles import POLICY, REFERENCE, copy_role, role
 from toolkit.records import PromptRow
 from toolkit.rewards.base import RewardOutput
 from toolkit.rewards.composite import CompositeReward
@@ -34,9 +34,9 @@ from toolkit.rl.kl import kl_controller
 from toolkit.rl.monitor import Means, rollout_means, update_means, write_samples
 from toolkit.rl.policy_value import build_policy_value
 from toolkit.rl.prompt_order import PromptOrder
-from toolkit.rl.rollout import RolloutWorker, derived_seed
+from toolkit.rl.rollout import Rollout, RolloutWorker, derived_seed
 from toolkit.rl.sizes import check_sizes
-from toolkit.rl.state import STATE_FILE, load_checkpoint, save_checkpoint, save_policy
+from toolkit.rl.state import STATE_FILE, load_checkpoint, save_checkpoint
 from toolkit.rl.update import Updater, UpdateStatistics
 from toolkit.runs.directory import RunDirectory
 from toolkit.runs.progress import Progress
@@ -91,7 +91,7 @@ class PpoTrainer:
         self.engine = Engine(
             module, recipe.optimizer, micro_batch=micro, accumulation=ppo.gradient_accumulation
         )
-        check_sizes(recipe, rows=len(self.rows), world=self.engine.world)
+        check_sizes(recipe, rows=len(self.rows), world=self.engine.world, zero_stage=self.engine.zero_stage)
         self.kl = kl_controller(recipe.kl)
         self.worker = RolloutWorker(policy, self.engine, rollout)
         self.updater = Updater(policy, self.engine, recipe)
@@ -130,19 +130,20 @@ class PpoTrainer:
         with Progress(iterations, "ppo", start=self.iteration) as bar:
             while self.iteration < iterations:
                 bar.update(note=self._iterate())
-        self._write_final()
+        facts = self.best.write_final(
+            self.run.final, self.vlm, self.engine, choice=self.recipe.ppo.final, iteration=self.iteration
+        )
+        self.run.record(final_policy=facts)
 
     def _iterate(self) -> str:
         """One iteration; returns what the progress line says."""
         seed = derived_seed(self.recipe.run.seed, "iteration", self.iteration)
         first = self.iteration == 0
         began = time.perf_counter()
-        rollout = self.worker.collect(
-            self.order.share(self.iteration, rank=self.engine.rank, world=self.engine.world),
-            seed=derived_seed(seed, "sample", self.engine.rank),
-        )  # 1-4
-        scored = time.perf_counter()
         progress = self.iteration / max(1, self.recipe.ppo.iterations - 1)
+        self.worker.set_progress(progress)
+        rollout = self._collect(seed)  # 1-4
+        scored = time.perf_counter()
         output = self.appraisal.rewards(rollout, progress=progress)  # 5
         experience = self.appraisal.experience(rollout, output, kl_coefficient=self.kl.coefficient)  # 6, 7
         if first:
@@ -158,6 +159,18 @@ class PpoTrainer:
         return self._finish(experience, output, statistics, seconds)  # 9
 
     # ---- phases --------------------------------------------------------------------------------------------
+
+    def _collect(self, seed: int) -> Rollout:
+        """Phases 1 to 4 on this process's share of the iteration's prompts."""
+        spec = self.recipe.rollout
+        ranks = {"rank": self.engine.rank, "world": self.engine.world}
+        own = (
+            self.order.draws(self.iteration, samples=spec.samples_per_prompt, **ranks)
+            if spec.draws == "row"
+            else None
+        )
+        rows = self.order.share(self.iteration, **ranks)
+        return self.worker.collect(rows, seed=derived_seed(seed, "sample", self.engine.rank), row_seeds=own)
 
     def _update(self, experience: Experience, *, seed: int, first: bool) -> UpdateStatistics:
         """Phase 8, with the checks of the first update."""
@@ -187,9 +200,7 @@ class PpoTrainer:
         rollout_means(means, experience, output, group=self.recipe.rollout.samples_per_prompt)
         update_means(means, statistics)
         if logged and self.recipe.guards.vision_gap_action != "off":
-            temperature = self.recipe.rollout.temperature
-            gap = guards.vision_gap(self.vlm, self.engine, experience.rollout, temperature=temperature)
-            means.add("guard/vision_gap_nats", *gap)
+            means.add("guard/vision_gap_nats", *guards.vision_gap(self.vlm, self.engine, experience.rollout))
         values = means.reduced(self.engine)
         values["kl/coefficient"] = self.kl.coefficient
         if experience.explained_variance is not None and experience.value_spread is not None:
@@ -198,7 +209,11 @@ class PpoTrainer:
         values["optimizer/grad_norm"] = float(np.mean(statistics.grad_norms))
         values["optimizer/updates"] = float(statistics.updates)
         self.kl.update(values["kl/k1_nats"], len(experience.rollout) * self.engine.world)
+        values["rollout/temperature"] = experience.rollout.temperature
         self.iteration = step
+        every = self.recipe.kl.refresh_reference_every_iterations
+        if every and step % every == 0:
+            copy_role(self.vlm.model, POLICY, REFERENCE)
         if logged:
             timing = {f"time/{name}_seconds": value for name, value in seconds.items()}
             self._log(step, {**values, **timing})
@@ -249,20 +264,6 @@ class PpoTrainer:
         self.best.consider(step, held_out.numbers, self.vlm, self.engine)
         return self.rails.observe_held_out(held_out.standardised)
 
-    def _write_final(self) -> None:
-        """``final/``: the last policy, or the one with the best held-out score where the recipe says so."""
-        best = self.best
-        facts: dict[str, Any] = {"iteration": self.iteration, "policy": "last"}
-        if best.step is not None:
-            facts |= {"best_iteration": best.step, f"best_{best.metric}": best.value}
-        if self.recipe.ppo.final == "best" and best.step is not None:
-            facts |= {"iteration": best.step, "policy": "best"}
-            best.publish(self.run.final, self.engine)
-        else:
-            save_policy(self.run.final, self.vlm, self.engine)
-        logger.info("final/ holds the %(policy)s policy, of iteration %(iteration)d", facts)
-        self.run.record(final_policy=facts)
-
     def _log(self, step: int, values: Mapping[str, float]) -> None:
         """To ``metrics.jsonl`` and the recipe's trackers."""
         self.run.metrics.write(step, **values)
@@ -276,7 +277,8 @@ class PpoTrainer:
             "rails": self.rails.state_dict(),
             "best": self.best.state_dict(),
         }
-        save_checkpoint(self.run.checkpoint_path(step), self.vlm, self.engine, state)
+        refreshed = self.recipe.kl.refresh_reference_every_iterations is not None
+        save_checkpoint(self.run.checkpoint_path(step), self.vlm, self.engine, state, reference=refreshed)
         self.run.prune_checkpoints(self.recipe.run.save_total_limit)
 
     def _restore(self, state: Mapping[str, Any]) -> None:

@@ -132,7 +132,7 @@ class Updater:
         )
         output = self.engine.prepared(
             batch,
-            temperature=self.recipe.rollout.temperature,
+            temperature=rollout.temperature,
             values=True,
             entropy=True,
             head_only=warming_up,

@@ -117,6 +117,8 @@ def test_correct_recipes_pass(inputs: Path) -> None:
         (["ppo.estimator=rloo"], "rollout.samples_per_prompt: ppo.estimator 'rloo' compares the samples of a prompt: expected at least 2, found 1"),
         (["ppo.estimator=scst", "rewards.0.normalise=group"], "rewards: a greedy baseline is one sample a prompt"),
         (["ppo.estimator=running", "ppo.gae_lambda=0.9"], "ppo.gae_lambda: estimator 'running' has no critic"),
+        (["ppo.potential_term=cidr"], "ppo.potential_term: expected a reward term (cider, learned), found 'cidr'"),
+        (["ppo.potential_weight=2.0"], "ppo.potential_weight: needs ppo.potential_term"),
         (["ppo.baseline_decay=0.5"], "ppo.baseline_decay: only estimator 'running' has one, found 'gae'"),
         (["ppo.minibatches=65"], "ppo.minibatches: 64 samples an iteration cannot be cut into 65 parts"),
         (["ppo.critic_warmup_iterations=40"], "ppo.critic_warmup_iterations: the policy never trains: all 40 iterations are warm-up"),

@@ -69,6 +69,18 @@ def one_process(
     return four_steps(base, tmp_path_factory.mktemp("one") / "run", "none", **arguments)
 
 
+def assert_same(
+    one: tuple[list[Any], dict[str, torch.Tensor]], two: tuple[list[Any], dict[str, torch.Tensor]]
+) -> None:
+    """Losses, gradient norms and adapters agree to 1e-4."""
+    for first, second in zip(one[0], two[0], strict=True):
+        assert second["grad_norms"] == pytest.approx(first["grad_norms"], rel=1e-3)
+        for name in ("policy/loss", "value/loss", "policy/entropy_nats", "policy/kl_to_behaviour_nats"):
+            assert second[name] == pytest.approx(first[name], abs=1e-4), name
+    for name, value in one[1].items():
+        assert torch.allclose(value, two[1][name], atol=1e-4), name
+
+
 @pytest.mark.parametrize("launcher", ["ddp", "zero2", "zero3"])
 def test_two_processes_equal_one(
     base: Path,
@@ -77,14 +89,63 @@ def test_two_processes_equal_one(
     one_process: tuple[list[Any], dict[str, torch.Tensor]],
     launcher: str,
 ) -> None:
-    one, one_adapter = one_process
-    two, two_adapter = four_steps(base, tmp_path / "two", launcher, **arguments)
+    assert_same(one_process, four_steps(base, tmp_path / "two", launcher, **arguments))
+
+
+@pytest.fixture(scope="module")
+def one_by_weights(
+    base: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[int | None, tuple[list[Any], dict[str, torch.Tensor]]]:
+    """One process with a shared critic, on 4-bit and on whole weights."""
+    folder = tmp_path_factory.mktemp("weights")
+    return {
+        bits: four_steps(base, folder / str(bits), "none", changes=CHANGES, bits=bits) for bits in (4, None)
+    }
+
+
+@pytest.mark.parametrize(
+    ("launcher", "bits"),
+    [
+        ("zero1", 4),
+        ("zero2-offload", 4),
+        ("zero1", None),
+        ("zero2", None),
+        ("zero2-offload", None),
+        ("zero3", None),
+    ],
+)
+def test_the_rest_of_the_matrix_equals_one_process(
+    base: Path,
+    tmp_path: Path,
+    one_by_weights: dict[int | None, tuple[list[Any], dict[str, torch.Tensor]]],
+    launcher: str,
+    bits: int | None,
+) -> None:
+    two = four_steps(base, tmp_path / "two", launcher, changes=CHANGES, bits=bits)
+    assert_same(one_by_weights[bits], two)
+
+
+def test_two_processes_sample_and_learn_what_one_does(base: Path, tmp_path: Path) -> None:
+    """With draws of their own for every sample a whole run does not depend on the number of processes."""
+    changes = {
+        **CHANGES, "ppo__iterations": 3, "rollout__draws": "row", "rollout__samples_per_prompt": 2,
+        "rollout__prompts_per_iteration": 8, "run__save_every_steps": 1,
+    }  # fmt: skip
+    for name, launcher in (("one", "none"), ("two", "ddp")):
+        done = launch(launcher, {"base": str(base), "out": str(tmp_path / name), "changes": changes})
+        assert (tmp_path / name / "final").is_dir(), done.stderr[-4000:]
+    one, two = (
+        [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        for name in ("one", "two")
+    )
     for first, second in zip(one, two, strict=True):
-        assert second["grad_norms"] == pytest.approx(first["grad_norms"], rel=1e-3)
-        for name in ("policy/loss", "value/loss", "policy/entropy_nats", "policy/kl_to_behaviour_nats"):
+        for name in ("reward/total", "rollout/tokens", "kl/k1_nats", "policy/loss", "value/loss"):
             assert second[name] == pytest.approx(first[name], abs=1e-4), name
-    for name, value in one_adapter.items():
-        assert torch.allclose(value, two_adapter[name], atol=1e-4), name
+    texts = [
+        [json.loads(line)["completion"] for line in path.read_text().splitlines()]
+        for path in (tmp_path / name / "samples" / "rollouts-000003.jsonl" for name in ("one", "two"))
+    ]
+    assert texts[0][: len(texts[1])] == texts[1]
 
 
 @pytest.mark.parametrize("launcher", ["zero2"])
