@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from toolkit.cli import document_frequencies
+from toolkit.cli import data_convert, document_frequencies
 
 if TYPE_CHECKING:
     from toolkit.data.checking import CheckedFile
@@ -23,11 +23,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     commands = parser.add_subparsers(dest="data_command", metavar="COMMAND", required=True)
     _add_check(commands)
     _add_sample(commands)
+    data_convert.add_parser(commands)
     document_frequencies.add_parser(commands)
 
 
 def check(arguments: argparse.Namespace) -> int:
-    """Check a file or folder; the summary goes to stdout. Exit code 0, or 2 through DataError."""
+    """Check a file or folder; summary and warnings go to stdout. Exit code 0, or 2 through DataError."""
     from toolkit.data.checking import check_path
 
     checked = check_path(
@@ -35,7 +36,8 @@ def check(arguments: argparse.Namespace) -> int:
     )
     for file in checked:
         sys.stdout.write(_summary(file))
-    sys.stdout.write("no problems found\n")
+    doubts = sum(len(file.warnings) for file in checked)
+    sys.stdout.write(f"no errors, {doubts} warnings\n" if doubts else "no problems found\n")
     return 0
 
 
@@ -110,4 +112,5 @@ def _count(text: str) -> int:
 def _summary(file: CheckedFile) -> str:
     width = max(len(name) for name, _ in file.counts)
     lines = [f"  {name.ljust(width)}  {figure}\n" for name, figure in file.counts]
+    lines += [f"  warning: {warning}\n" for warning in file.warnings]
     return f"{file.path}\n{''.join(lines)}"

@@ -10,6 +10,8 @@ from typing import Literal
 
 from toolkit.config.schema import CaptionSource, RowsSource, Source, VqaSource
 from toolkit.data.files import escaped
+from toolkit.data.preference_checks import preference_warnings
+from toolkit.data.preferences import read_preference_rows
 from toolkit.data.sources import load_preference_rows, load_prompt_rows
 from toolkit.data.splits import leakage_problems, part_of
 from toolkit.errors import DataError, UsageError
@@ -30,10 +32,14 @@ _SPLITS = ("train", "val", "test")
 
 @dataclass(frozen=True, slots=True)
 class CheckedFile:
-    """A file without faults: where it lies and what was counted in it, name and figure for each line."""
+    """A file without faults: where it lies, what was counted in it, and what is doubtful.
+
+    ``counts`` holds name and figure of each line; ``warnings`` are whole lines and no reason to stop.
+    """
 
     path: Path
     counts: tuple[tuple[str, str], ...]
+    warnings: tuple[str, ...] = ()
 
 
 def check_path(
@@ -74,7 +80,8 @@ def check_path(
             problems.extend(error.problems)
             continue
         loaded[name] = rows
-        checked.append(CheckedFile(file, tuple(_counts(rows, alone=len(files) == 1))))
+        counts = tuple(_counts(rows, alone=len(files) == 1))
+        checked.append(CheckedFile(file, counts, tuple(_warnings(file, kind))))
     problems.extend(leakage_problems(loaded))
     if problems:
         raise DataError(escaped(path), problems, remedy="correct the entries named, or remove them")
@@ -95,7 +102,9 @@ def _loaded(
 ) -> Sequence[PromptRow | PreferenceRow]:
     here = Path()
     if kind == "preference":
-        return load_preference_rows([RowsSource(kind="rows", file=str(file))], here, full_check=True)
+        return load_preference_rows(
+            [RowsSource(kind="rows", file=str(file))], here, full_check=True, ties=True
+        )
     source: Source = RowsSource(kind="rows", file=str(file))
     folder = str(images if images is not None else _images_beside(file))
     if kind == "caption":
@@ -104,6 +113,10 @@ def _loaded(
         beside = str(annotations if annotations is not None else _annotations_beside(file))
         source = VqaSource(kind="vqa", questions=str(file), annotations=beside, images=folder)
     return load_prompt_rows([source], here, full_check=True)
+
+
+def _warnings(file: Path, kind: Kind) -> list[str]:
+    return preference_warnings(read_preference_rows(file, [])) if kind == "preference" else []
 
 
 def _images_beside(file: Path) -> Path:
@@ -155,7 +168,7 @@ def _prompt_counts(rows: Sequence[PromptRow]) -> list[tuple[str, str]]:
 
 
 def _pair_counts(rows: Sequence[PreferenceRow]) -> list[tuple[str, str]]:
-    longer = sum(len(row.chosen) > len(row.rejected) for row in rows)
+    longer = sum(len(row.chosen.split()) > len(row.rejected.split()) for row in rows)
     chosen = sum(len(row.chosen.split()) for row in rows) / len(rows)
     rejected = sum(len(row.rejected.split()) for row in rows) / len(rows)
     counts = [
@@ -163,8 +176,16 @@ def _pair_counts(rows: Sequence[PreferenceRow]) -> list[tuple[str, str]]:
         ("words", f"{chosen:.1f} chosen, {rejected:.1f} rejected"),
         ("chosen is longer", f"{100 * longer / len(rows):.1f} %"),
     ]
-    margins = sum(row.margin is not None for row in rows)
-    return counts + ([("rows with a margin", str(margins))] if margins else [])
+    optional = {
+        "ties": sum(row.tie for row in rows),
+        "rows with a margin": sum(row.margin is not None for row in rows),
+        "rows with several raters": sum(row.agreement is not None for row in rows),
+        "rows without a picture": sum(not row.images for row in rows),
+        "rows of several pictures": sum(len(row.images) > 1 for row in rows),
+    }
+    licences = Counter(str(row.meta.get("licence", "not stated")) for row in rows)
+    counts += [(name, str(number)) for name, number in optional.items() if number]
+    return [*counts, ("licences", _listed(licences))]
 
 
 def _listed(counts: Counter[str]) -> str:

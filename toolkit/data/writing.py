@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from PIL import Image
 from toolkit.records import ImageSource, PreferenceRow
 from toolkit.runs.atomic import atomic_write_text
 
-__all__ = ["write_preference_rows"]
+__all__ = ["write_preference_rows", "write_rows"]
 
 
 def write_preference_rows(rows: Iterable[PreferenceRow], path: Path) -> Path:
@@ -26,27 +26,33 @@ def write_preference_rows(rows: Iterable[PreferenceRow], path: Path) -> Path:
     otherwise, so that :func:`toolkit.data.preferences.read_preference_rows` finds them inside the folder of the file.
     The file appears only when complete.
     """
+    return write_rows((_values(row) for row in rows), path)
+
+
+def write_rows(rows: Iterable[Mapping[str, Any]], path: Path) -> Path:
+    """The same for columns of rows, whose ``images`` are paths or bytes."""
     folder = path.parent / "images"
     folder.mkdir(parents=True, exist_ok=True)
     names: dict[ImageSource, str] = {}
     lines = []
     for row in rows:
-        for image in row.images:
+        for image in row["images"]:
             if image not in names:
                 names[image] = f"images/{_placed(image, folder)}"
-        lines.append(json.dumps(_values(row, names), ensure_ascii=False))
+        placed = {**row, "images": [names[image] for image in row["images"]]}
+        lines.append(json.dumps(placed, ensure_ascii=False))
     atomic_write_text(path, "".join(f"{line}\n" for line in lines))
     return path
 
 
-def _values(row: PreferenceRow, names: dict[ImageSource, str]) -> dict[str, Any]:
+def _values(row: PreferenceRow) -> dict[str, Any]:
     values = {
         "sample_id": row.sample_id,
         "task": row.task,
         "prompt": [dict(message) for message in row.prompt],
         "chosen": row.chosen,
         "rejected": row.rejected,
-        "images": [names[image] for image in row.images],
+        "images": row.images,
         "source": row.source,
     }
     optional = {"margin": row.margin, "agreement": row.agreement, "tie": row.tie or None}
