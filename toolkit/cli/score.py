@@ -146,18 +146,18 @@ def _add_java_metrics(
     results: Mapping[Any, str],
     spice_jars: str | None,
 ) -> list[ToolkitError]:
-    """Add METEOR and SPICE to ``scores`` where asked for; what the environment lacks comes back."""
+    """Add METEOR and SPICE to ``scores`` where asked for; what the environment lacks, or what failed, comes back."""
     wanted = [name for name in metrics if name in _JAVA_METRICS]
     if not wanted:
         return []
-    from toolkit.errors import EnvironmentLacking
+    from toolkit.errors import EnvironmentLacking, RunFailed
     from toolkit.metrics.java import java_metric
 
     missing: list[ToolkitError] = []
     for name in wanted:
         try:
             corpus, per_image = java_metric(name, references, results, spice_jars=spice_jars)
-        except EnvironmentLacking as error:
+        except (EnvironmentLacking, RunFailed) as error:
             missing.append(error)
             continue
         scores.corpus[name] = corpus

@@ -194,3 +194,12 @@ def test_diversity_of_several_captions_an_image(files, capsys):
     assert code == 0
     assert "bad_endings" in out
     assert "self_cider" not in out
+
+
+@pytest.mark.java
+def test_a_failing_metric_leaves_the_others(files, capsys, monkeypatch):
+    monkeypatch.setattr("toolkit.metrics.java._folder", lambda name: files)
+    code, out, err = run(capsys, *captions(files, "--metrics", "cider,meteor", "--json"))
+    assert code == 1
+    assert "cider" in json.loads(out)
+    assert "METEOR failed" in err
