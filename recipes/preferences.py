@@ -38,7 +38,9 @@ def run(recipe: PreferencesRecipe, directory: RunDirectory, resume: bool) -> Non
         _log.info("%d human judgements", len(human))
         return
     parts = dict(zip(("train", "val"), load_parts(recipe.data, load_prompt_rows), strict=True))
-    if recipe.raters == "simulated":
+    if recipe.rank_by:
+        rater = reward_rater(recipe, parts["train"])
+    elif recipe.raters == "simulated":
         rater = simulated_rater(recipe, [row for rows in parts.values() for row in rows])
     else:
         rater = metric_rater(parts["train"])
@@ -62,17 +64,55 @@ def run(recipe: PreferencesRecipe, directory: RunDirectory, resume: bool) -> Non
             pairs_per_prompt=recipe.pairs_per_prompt,
             flip_fraction=recipe.flip_fraction,
             seed=recipe.run.seed,
+            min_margin=recipe.min_margin,
+            balance_lengths=recipe.balance_lengths,
+            provenance=provenance(recipe),
         )
     with atomic_directory(directory.final) as folder:
         for name in (name for name, rows in parts.items() if rows):
             if not pairs[name]:
                 raise DataError(
                     f"{name} prompts",
-                    "every prompt's completions scored the same, so there is no pair",
-                    remedy="raise completions_per_prompt or generation.temperature",
+                    "no prompt has two completions whose scores differ enough, so there is no pair",
+                    remedy="raise completions_per_prompt or generation.temperature, or lower min_margin",
                 )
             write_preference_rows(pairs[name], folder / f"{name}.jsonl")
             _log.info("%s: %d pairs from %d prompts", name, len(pairs[name]), len(parts[name]))
+
+
+def provenance(recipe: PreferencesRecipe) -> dict[str, Any]:
+    """Columns that say where a pair comes from: sampler, temperature, seed and what ranked."""
+    ranked = "+".join(term.term for term in recipe.rank_by) or recipe.raters
+    return {
+        "checkpoint": recipe.model.id,
+        "temperature": recipe.generation.temperature,
+        "seed": recipe.run.seed,
+        "ranked_by": ranked,
+    }
+
+
+def reward_rater(recipe: PreferencesRecipe, rows: Sequence[PromptRow]) -> Rater:
+    """The weighted sum of the recipe's ``rank_by``: metrics, reward models or the user's function.
+
+    Document frequencies are those of ``rows``. A completion counts as one that ended, as it reads.
+    """
+    from reward_models.scorer import LearnedReward
+    from toolkit.rewards.base import RewardBatch
+    from toolkit.rewards.building import build_reward
+
+    paths = {term.model for term in recipe.rank_by if term.term == "learned" and term.model is not None}
+    learned = {path: LearnedReward.load(path) for path in sorted(paths)}
+    references = {row.image_id: row.references for row in rows if row.references}
+    reward = build_reward(recipe.rank_by, references=references, learned=learned)
+
+    def rate(row: PromptRow, texts: Sequence[str]) -> list[float]:
+        if not texts:
+            return []
+        words = [len(text.split()) for text in texts]
+        scores = reward(RewardBatch([row] * len(texts), list(texts), [True] * len(texts), words)).scores
+        return [float(score) for score in scores]
+
+    return rate
 
 
 def simulated_rater(recipe: PreferencesRecipe, rows: Sequence[PromptRow]) -> Rater:

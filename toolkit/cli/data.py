@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from toolkit.cli import data_convert, document_frequencies
+from toolkit.cli import data_convert, data_pairs, document_frequencies
 
 if TYPE_CHECKING:
     from toolkit.data.checking import CheckedFile
@@ -24,6 +24,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     _add_check(commands)
     _add_sample(commands)
     data_convert.add_parser(commands)
+    data_pairs.add_parser(commands)
     document_frequencies.add_parser(commands)
 
 

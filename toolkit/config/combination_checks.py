@@ -38,6 +38,8 @@ def check_combinations(recipe: schema.Recipe, findings: Findings, launch: str = 
         _check_pair_sources(recipe, findings)
     if isinstance(recipe, schema.RewardRecipe):
         _check_reward_loss(recipe.loss, findings)
+    if isinstance(recipe, schema.PreferencesRecipe) and recipe.rank_by and recipe.raters != "simulated":
+        findings.add("raters", "beside rank_by: expected one of them, because rank_by does the ranking")
     if isinstance(recipe, schema.RlRecipe):
         _check_rewards(recipe, findings)
         _check_ppo(recipe, findings, launch)
@@ -100,7 +102,8 @@ def _check_trainable(recipe: schema.Recipe, findings: Findings, launch: str) -> 
 
 def _check_reward_loss(loss: schema.RewardLossSpec, findings: Findings) -> None:
     for name, kind in (("label_smoothing", "bradley_terry"), ("tie_threshold", "rao_kupper")):
-        if name in loss.model_fields_set and loss.kind != kind:
+        default = type(loss).model_fields[name].default  # a resolved recipe states every default
+        if getattr(loss, name) != default and loss.kind != kind:
             findings.add(f"loss.{name}", f"belongs to loss.kind={kind}; with {loss.kind} it would do nothing")
 
 

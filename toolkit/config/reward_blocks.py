@@ -1,4 +1,4 @@
-"""Blocks of reward-model recipes."""
+"""Recipes and blocks of preferences and reward models."""
 
 from __future__ import annotations
 
@@ -6,9 +6,19 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from toolkit.config.blocks import Count, Positive, Strict
+from toolkit.config.blocks import (
+    Count,
+    DataSpec,
+    Fraction,
+    GenerationSpec,
+    ModelSpec,
+    Positive,
+    RewardTerm,
+    RunSpec,
+    Strict,
+)
 
-__all__ = ["OnPolicyPairsSpec", "RewardLossSpec"]
+__all__ = ["OnPolicyPairsSpec", "PreferencesRecipe", "RewardLossSpec"]
 
 
 class OnPolicyPairsSpec(Strict):
@@ -18,6 +28,32 @@ class OnPolicyPairsSpec(Strict):
     images: Count = 400
     completions_per_prompt: Annotated[int, Field(ge=2)] = 4
     temperature: Positive = 1.0
+
+
+class PreferencesRecipe(Strict):
+    """Sample K completions a prompt from a policy and have them ranked: on-policy preference pairs.
+
+    ``raters`` is ``simulated`` (scenes only: their hidden criterion, read from ``scenes``), ``metric`` (CIDEr-D
+    against the references, VQA accuracy against the annotators) or a JSONL file of human preference rows, which
+    is checked and copied instead of sampling. ``scenes`` names ``scenes.jsonl`` files below ``data.root``.
+    ``rank_by`` ranks by the weighted sum of reward terms instead (metrics, reward models, your own function).
+    ``min_margin`` is the least difference of scores that makes a pair; ``balance_lengths`` drops pairs until the
+    longer text wins as often as the shorter one.
+    """
+
+    stage: Literal["preferences"]
+    model: ModelSpec
+    data: DataSpec
+    completions_per_prompt: Annotated[int, Field(ge=2)] = 4
+    pairs_per_prompt: Count = 1
+    generation: GenerationSpec = GenerationSpec()
+    raters: str = "simulated"
+    scenes: list[str] = []
+    rank_by: list[RewardTerm] = []
+    min_margin: Annotated[float, Field(ge=0.0)] = 0.0
+    balance_lengths: bool = False
+    flip_fraction: Fraction = 0.1
+    run: RunSpec
 
 
 class RewardLossSpec(Strict):

@@ -38,7 +38,7 @@ from toolkit.config.blocks import (
     TestDataSpec,
     VqaSource,
 )
-from toolkit.config.reward_blocks import OnPolicyPairsSpec, RewardLossSpec
+from toolkit.config.reward_blocks import OnPolicyPairsSpec, PreferencesRecipe, RewardLossSpec
 
 __all__ = [
     "CaptionSource",
@@ -149,26 +149,6 @@ class SftRecipe(Strict):
     model: ModelSpec
     data: DataSpec
     trainer: dict[str, Any] = {}
-    run: RunSpec
-
-
-class PreferencesRecipe(Strict):
-    """Sample K completions a prompt from a policy and have them ranked: on-policy preference pairs.
-
-    ``raters`` is ``simulated`` (scenes only: their hidden criterion, read from ``scenes``), ``metric`` (CIDEr-D
-    against the references, VQA accuracy against the annotators) or a JSONL file of human preference rows, which
-    is checked and copied instead of sampling. ``scenes`` names ``scenes.jsonl`` files below ``data.root``.
-    """
-
-    stage: Literal["preferences"]
-    model: ModelSpec
-    data: DataSpec
-    completions_per_prompt: Annotated[int, Field(ge=2)] = 4
-    pairs_per_prompt: Count = 1
-    generation: GenerationSpec = GenerationSpec()
-    raters: str = "simulated"
-    scenes: list[str] = []
-    flip_fraction: Fraction = 0.1
     run: RunSpec
 
 

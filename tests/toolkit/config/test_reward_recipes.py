@@ -18,9 +18,13 @@ from toolkit.errors import RecipeError
             {"kind": "graded", "label_smoothing": 0.1},
             "loss.label_smoothing: belongs to loss.kind=bradley_terry",
         ),
-        ({"tie_threshold": 0.5}, "loss.tie_threshold: belongs to loss.kind=rao_kupper"),
+        ({"tie_threshold": 0.6}, "loss.tie_threshold: belongs to loss.kind=rao_kupper"),
         ({"kind": "rao_kupper", "tie_threshold": 0.5}, None),
         ({"label_smoothing": 0.1}, None),
+        (
+            {"kind": "graded", "label_smoothing": 0.0, "tie_threshold": 0.5},
+            None,
+        ),  # as a resolved recipe says it
     ],
 )
 def test_settings_that_nothing_reads(loss: dict[str, Any], problem: str | None) -> None:
