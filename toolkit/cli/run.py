@@ -78,9 +78,9 @@ def start(
 
     path = find_recipe(recipe)
     loaded = load_recipe(path, overrides)
-    if loaded.stage in ("pipeline", "report") and launch != "none":
+    if loaded.stage in ("pipeline", "report", "eval") and launch != "none":
         raise UsageError(
-            f"--launch {launch}: a {loaded.stage} recipe runs in one process",
+            f"--launch {launch}: {'an' if loaded.stage == 'eval' else 'a'} {loaded.stage} recipe runs in one process",
             remedy="give --launch to a stage's recipe",
         )
     check_recipe(loaded, Path(path), launch=launch)

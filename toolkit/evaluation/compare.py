@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from toolkit.errors import DataError, UsageError
-from toolkit.evaluation.intervals import Interval, interval, paired_difference
+from toolkit.evaluation.groups import GroupScores, compare_answers, compare_captions, members, read_groups
+from toolkit.evaluation.intervals import Interval, interval, p_value, paired_difference
 from toolkit.evaluation.results import CAPTIONS_FILE, VQA_FILE, read_results, result_kind
 from toolkit.evaluation.scoring import (
     CaptionResult,
@@ -28,22 +29,36 @@ _BASELINES = ("blind-constant", "blind-shuffled", "human")
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """``a - b`` for one pair of systems: per score, both values with their intervals and the difference."""
+    """``a - b`` for one pair of systems: per score, both values with their intervals and the difference.
+
+    ``p_values`` are of "no difference" by score; ``groups`` the same by subgroup, where asked for.
+    """
 
     a: str
     b: str
     num_images: int
     num_questions: int
     scores: Mapping[str, tuple[Interval, Interval, Interval]]
+    p_values: Mapping[str, float] = field(default_factory=dict)
+    groups: Mapping[str, GroupScores] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
-        """``{"a", "b", "num_images", "num_questions", "scores": {name: {"a", "b", "difference"}}}``."""
+        """``{"a", "b", "num_images", "num_questions", "scores": {name: {"a", "b", "difference", "p_value"}}}``.
+
+        With groups also ``"groups": {group: {"n", "scores"}}``.
+        """
         scores = {
-            name: {"a": a.as_dict(), "b": b.as_dict(), "difference": difference.as_dict()}
+            name: {
+                "a": a.as_dict(),
+                "b": b.as_dict(),
+                "difference": difference.as_dict(),
+                "p_value": self.p_values[name],
+            }
             for name, (a, b, difference) in self.scores.items()
         }
         counts = {"num_images": self.num_images, "num_questions": self.num_questions}
-        return {"a": self.a, "b": self.b, **counts, "scores": scores}
+        groups = {"groups": dict(self.groups)} if self.groups else {}
+        return {"a": self.a, "b": self.b, **counts, "scores": scores, **groups}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +70,25 @@ class _Source:
     folder: Path | None
 
 
-def compare(a: Path, b: Path, *, references: Path | None = None, resamples: int = 1000) -> list[Comparison]:
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What was asked for."""
+
+    references: Path | None
+    resamples: int
+    group_by: str | None
+    groups: Path | None
+
+
+def compare(
+    a: Path,
+    b: Path,
+    *,
+    references: Path | None = None,
+    resamples: int = 1000,
+    group_by: str | None = None,
+    groups: Path | None = None,
+) -> list[Comparison]:
     """Compare result files, system folders, evaluation folders or runs that hold one.
 
     Two evaluation folders are compared system by system where both hold the name; where each holds one system,
@@ -66,33 +99,45 @@ def compare(a: Path, b: Path, *, references: Path | None = None, resamples: int 
         b: second side.
         references: COCO captions or VQA annotations for bare result files. Folders bring their own.
         resamples: number of bootstrap resamples.
+        group_by: a column of the annotations, of the references' rows or of ``groups``: the same by its values.
+        groups: rows with ``image_id`` (captions) or ``question_id`` (answers) and the column.
 
     Raises:
-        UsageError: bare result files without references, or of different kinds.
+        UsageError: bare result files without references, or of different kinds; an unknown column.
         DataError: something is missing, or ids do not match the references.
     """
     pairs = _paired(_sources(a), _sources(b), a, b)
-    return [_compare(first, second, references, resamples) for first, second in pairs]
+    plan = _Plan(references, resamples, group_by, groups)
+    return [_compare(first, second, plan) for first, second in pairs]
 
 
 def comparison_table(comparisons: Sequence[Comparison]) -> str:
     """The comparisons as plain text."""
     lines: list[str] = []
     for found in comparisons:
+        told = found.as_dict()
         lines += [
             f"a  {found.a}",
             f"b  {found.b}",
             f"   {found.num_images} images, {found.num_questions} questions",
-            f"{'':14}{'a':>10}{'b':>10}{'a - b':>10}   95 % interval",
         ]
-        for name, (a, b, difference) in found.scores.items():
-            span = f"[{difference.low:+.4f}, {difference.high:+.4f}]"
-            verdict = "" if difference.excludes_zero else "  within chance"
-            lines.append(
-                f"{name:14}{a.mean:>10.4f}{b.mean:>10.4f}{difference.mean:>+10.4f}   {span}{verdict}"
-            )
+        lines += [f"{'':14}{'a':>10}{'b':>10}{'a - b':>10}   {'95 % interval':22}{'p':>8}"]
+        lines += _rows(told["scores"])
+        for group, part in found.groups.items():
+            lines += [f"{group} ({part['n']})", *_rows(part["scores"])]
         lines.append("")
     return "\n".join(lines[:-1]) + "\n"
+
+
+def _rows(scores: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    lines = []
+    for name, row in scores.items():
+        difference = Interval(**row["difference"])
+        span = f"[{difference.low:+.4f}, {difference.high:+.4f}]"
+        verdict = "" if difference.excludes_zero else "  within chance"
+        values = f"{row['a']['mean']:>10.4f}{row['b']['mean']:>10.4f}{difference.mean:>+10.4f}"
+        lines.append(f"{name:14}{values}   {span:22}{row['p_value']:>8.4f}{verdict}")
+    return lines
 
 
 def _sources(path: Path) -> dict[str, _Source]:
@@ -133,21 +178,69 @@ def _paired(
     return [(a[name], b[name]) for name in common]
 
 
-def _compare(a: _Source, b: _Source, references: Path | None, resamples: int) -> Comparison:
+def _compare(a: _Source, b: _Source, plan: _Plan) -> Comparison:
     kinds = [kind for kind in ("caption", "vqa") if kind in a.files and kind in b.files]
     if not kinds:
         raise UsageError(f"{a.label} holds {_kinds(a)} and {b.label} holds {_kinds(b)}: nothing to compare")
-    first, second = (_scores(side, kinds, references, resamples) for side in (a, b))
+    first, second = (_scores(side, kinds, plan.references, plan.resamples) for side in (a, b))
     if first.num_images != second.num_images or first.num_questions != second.num_questions:
         raise DataError(f"{a.label} and {b.label}", "they were scored on different images or questions")
     scores: dict[str, tuple[Interval, Interval, Interval]] = {}
+    p_values: dict[str, float] = {}
     for kind in kinds:
         left, right = first.draws[kind], second.draws[kind]
         for name in left.point:
             if name in right.point and name not in _NOT_COMPARED:
                 both = interval(left, name), interval(right, name)
                 scores[name] = (*both, paired_difference(left, right, name))
-    return Comparison(a.label, b.label, first.num_images, first.num_questions, scores)
+                p_values[name] = p_value(left, right, name)
+    groups = _grouped(a, first, second, plan) if plan.group_by is not None else {}
+    return Comparison(a.label, b.label, first.num_images, first.num_questions, scores, p_values, groups)
+
+
+def _grouped(source: _Source, a: SystemScores, b: SystemScores, plan: _Plan) -> dict[str, GroupScores]:
+    """Scores by the values of the column: of images where captions have it, else of questions."""
+    column = plan.group_by or ""
+    beside = (
+        []
+        if source.folder is None
+        else [source.folder / "annotations.json", source.folder / "references.json"]
+    )
+    each = [path.with_name("per_image.jsonl") for kind, path in source.files.items() if kind == "caption"]
+    files = [path for path in (plan.groups, plan.references, *beside, *each) if path is not None]
+    if a.vqa is not None and b.vqa is not None and (a.captions is None or b.captions is None):
+        return _grouped_answers(source, a.vqa, b.vqa, plan, files)
+    if a.captions is None or b.captions is None:
+        return {}
+    ids, names = (
+        a.captions.image_ids,
+        [name for name in a.draws["caption"].point if name not in _NOT_COMPARED],
+    )
+    try:
+        values = read_groups(files, "image_id", column)
+        places = members(values, ids, column)
+    except UsageError:
+        if a.vqa is None or b.vqa is None:
+            raise
+        return _grouped_answers(source, a.vqa, b.vqa, plan, files)
+    both = [name for name in names if name in b.draws["caption"].point]
+    return {
+        group: compare_captions(a.captions, b.captions, own, both, resamples=plan.resamples)
+        for group, own in places.items()
+    }
+
+
+def _grouped_answers(
+    source: _Source, a: VqaResult, b: VqaResult, plan: _Plan, files: Sequence[Path]
+) -> dict[str, GroupScores]:
+    column = plan.group_by or ""
+    annotations = plan.references or _beside(source, "annotations.json")
+    images = read_groups([annotations], "question_id", "image_id")
+    places = members(read_groups(files, "question_id", column), a.question_ids, column)
+    pictures = [images[identity] for identity in a.question_ids]
+    return {
+        group: compare_answers(a, b, pictures, own, resamples=plan.resamples) for group, own in places.items()
+    }
 
 
 def _kinds(source: _Source) -> str:

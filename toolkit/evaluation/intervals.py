@@ -23,6 +23,7 @@ __all__ = [
     "bootstrap",
     "interval",
     "means",
+    "p_value",
     "paired_difference",
     "paired_intervals",
     "pooled_mean",
@@ -95,6 +96,17 @@ def paired_difference(a: Draws, b: Draws, name: str, *, level: float = 0.95) -> 
     if a.draws[name].shape != b.draws[name].shape:
         raise ValueError(f"draws of {name} are not pairs: {a.draws[name].shape} and {b.draws[name].shape}")
     return _percentiles(a.point[name] - b.point[name], a.draws[name] - b.draws[name], level)
+
+
+def p_value(a: Draws, b: Draws, name: str) -> float:
+    """Two-sided p of "no difference": twice the smaller share of resamples with a difference on one side of zero.
+
+    Resamples that tie count on both sides, and one is added to either count, so that no number of resamples makes
+    it 0.
+    """
+    differences = a.draws[name] - b.draws[name]
+    below, above = int((differences <= 0).sum()), int((differences >= 0).sum())
+    return min(1.0, 2 * (min(below, above) + 1) / (differences.size + 1))
 
 
 def paired_intervals(

@@ -96,3 +96,47 @@ def test_an_edited_result_file_is_scored_as_it_is(evaluated: Path, tmp_path: Pat
     path.write_text(json.dumps([{**row, "caption": references[row["image_id"]][0]} for row in rows]))
     found = compare(copy / "systems" / "base", evaluated / "systems" / "base", resamples=10)[0]
     assert found.scores["cider"][2].low > 1.0
+
+
+def test_groups_of_images_from_a_file(tmp_path: Path) -> None:
+    references = {
+        str(k): [f"a {w} dog", f"the dog is {w}"] for k, w in enumerate(["red", "blue", "big", "old"], 1)
+    }
+    (tmp_path / "r.json").write_text(json.dumps(references))
+    a = results(tmp_path / "a.json", "a red dog", "a blue dog", "a cat", "a bus")
+    b = results(tmp_path / "b.json", "a cat", "a bus", "a big dog", "the dog is old")
+    rows = [{"image_id": k, "light": "day" if k < 3 else "night"} for k in range(1, 5)]
+    (tmp_path / "groups.json").write_text(json.dumps(rows))
+    options = {"references": tmp_path / "r.json", "resamples": 30, "groups": tmp_path / "groups.json"}
+    found = compare(a, b, group_by="light", **options)[0]
+    assert list(found.groups) == ["day", "night"]
+    day, night = (found.groups[name]["scores"]["cider"]["difference"] for name in ("day", "night"))
+    assert found.groups["day"]["n"] == 2
+    assert day["low"] > 0 > night["high"]
+    assert (day["mean"] + night["mean"]) / 2 == pytest.approx(found.scores["cider"][2].mean)
+    assert "day (2)" in comparison_table([found])
+    assert json.loads(json.dumps(found.as_dict()))["groups"]["day"]["scores"]["cider"]["p_value"] < 0.1
+    with pytest.raises(UsageError, match="there are light"):
+        compare(a, b, group_by="weather", **options)
+    (tmp_path / "groups.json").write_text(json.dumps(rows[:3]))
+    with pytest.raises(DataError, match="4 has no light"):
+        compare(a, b, group_by="light", **options)
+
+
+def test_groups_of_questions_from_the_annotations(evaluated: Path) -> None:
+    folder = evaluated / "systems"
+    found = compare(folder / "sft", folder / "base", resamples=20, group_by="question_type")[0]
+    rows = json.loads((evaluated / "annotations.json").read_text())["annotations"]
+    kinds = {row["question_id"]: row["question_type"] for row in rows}
+    assert set(found.groups) == set(kinds.values())
+    lines = (folder / "sft" / "per_question.jsonl").read_text().splitlines()
+    for kind, part in found.groups.items():
+        own = [row["accuracy"] for row in map(json.loads, lines) if kinds[row["question_id"]] == kind]
+        assert part["n"] == len(own)
+        assert part["scores"]["vqa_accuracy"]["a"]["mean"] == pytest.approx(sum(own) / len(own))
+
+
+def test_groups_of_images_from_what_the_evaluation_stored(evaluated: Path) -> None:
+    folder = evaluated / "systems"
+    found = compare(folder / "sft", folder / "base", resamples=5, group_by="mean_tokens")[0]
+    assert sum(part["n"] for part in found.groups.values()) == found.num_images

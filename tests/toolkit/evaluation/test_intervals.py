@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from toolkit.evaluation.intervals import (
+    Draws,
     bootstrap,
     interval,
     means,
+    p_value,
     paired_difference,
     paired_intervals,
     pooled_mean,
@@ -82,3 +84,13 @@ def test_no_units_and_unpaired_draws_are_refused() -> None:
     b = bootstrap(means({"x": [1.0, 2.0]}), units=2, resamples=11)
     with pytest.raises(ValueError, match="not pairs"):
         paired_difference(a, b, "x")
+
+
+def test_p_values() -> None:
+    point = {"x": 0.0}
+    zeros = Draws(point, {"x": np.zeros(99)})
+    assert p_value(zeros, zeros, "x") == 1.0
+    ahead = Draws(point, {"x": np.ones(99)})
+    assert p_value(ahead, zeros, "x") == p_value(zeros, ahead, "x") == pytest.approx(0.02)
+    mixed = Draws(point, {"x": np.r_[-np.ones(9), np.ones(90)]})
+    assert p_value(mixed, zeros, "x") == pytest.approx(0.2)
