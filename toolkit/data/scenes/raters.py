@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from toolkit.data.scenes.gold import gold
-from toolkit.data.scenes.language import noun_phrase, references, symmetric
+from toolkit.data.scenes.language import noun_phrase, symmetric
 from toolkit.data.scenes.mistakes import attribute_mistake, relation_mistake
 from toolkit.data.scenes.questions import AnsweredQuestion, questions, wrong_answer
 from toolkit.data.scenes.scene import Scene
@@ -15,7 +15,7 @@ from toolkit.data.scenes.scene import Scene
 __all__ = ["FLIP_FRACTION", "PAIR_SOURCES", "Pair", "flip", "rank", "sample_pairs"]
 
 FLIP_FRACTION = 0.10
-PAIR_SOURCES = ("order", "attribute", "relation", "answer", "mismatch")
+PAIR_SOURCES = ("order", "attribute", "relation", "answer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +43,10 @@ def flip(pair: Pair, rng: random.Random, fraction: float) -> Pair:
 
 
 def sample_pairs(scenes: Sequence[Scene], seed: int, *, flip_fraction: float = FLIP_FRACTION) -> list[Pair]:
-    """Three pairs a scene: one on captions (order, attribute or relation), one on an answer, one mismatch.
+    """Up to three pairs a scene: the order of mention, a mistake (attribute or relation), an answer.
 
     ``order``: the same caption, groups named from the left or the top against the other way round;
-    ``attribute``: one word wrong; ``relation``: left for right, above for below; ``answer``: a wrong one;
-    ``mismatch``: the caption of another picture, which is easy and teaches that the picture matters.
+    ``attribute``: one word wrong; ``relation``: left for right, above for below; ``answer``: a wrong one.
     """
     rng = random.Random(f"pairs/{seed}")
     pool: dict[str, list[AnsweredQuestion]] = {}
@@ -56,34 +55,23 @@ def sample_pairs(scenes: Sequence[Scene], seed: int, *, flip_fraction: float = F
         pool.setdefault(question.kind, []).append(question)
     pairs: list[Pair] = []
     for scene, three in zip(scenes, asked, strict=True):
-        pairs.append(_caption_pair(scene, rng))
+        if len(scene.groups) > 1:
+            pairs.append(_order_pair(scene, rng))
+        pairs.append(_mistake_pair(scene, rng))
         question = rng.choice(three)
         wrong = wrong_answer(
             question, rng.sample(pool[question.kind], min(64, len(pool[question.kind]))), rng
         )
         if wrong is not None:
             pairs.append(Pair(scene, "answer", question.answer, wrong, question=question.text))
-        pairs += _mismatch_pair(scene, rng.choice(scenes), rng)
     slips = random.Random(f"slips/{seed}")
     return [flip(pair, slips, flip_fraction) for pair in pairs]
 
 
-def _caption_pair(scene: Scene, rng: random.Random) -> Pair:
-    if len(scene.groups) == 1:
-        return _attribute_pair(scene, rng)
-    kinds = ("order", "attribute", "relation") if len(scene.groups) == 2 else ("order", "attribute")
-    weights = (0.5, 0.25, 0.25)[: len(kinds)]
-    return {"order": _order_pair, "attribute": _attribute_pair, "relation": _relation_pair}[
-        rng.choices(kinds, weights)[0]
-    ](scene, rng)
-
-
-def _mismatch_pair(scene: Scene, other: Scene, rng: random.Random) -> list[Pair]:
-    """At most one pair: none where the other picture's caption is as good."""
-    better, worse = rng.choice(references(scene)), rng.choice(references(other))
-    if gold(scene, better) <= gold(scene, worse):
-        return []
-    return [Pair(scene, "mismatch", better, worse)]
+def _mistake_pair(scene: Scene, rng: random.Random) -> Pair:
+    if len(scene.groups) == 2 and rng.random() < 0.4:
+        return Pair(scene, "relation", *relation_mistake(scene, rng))
+    return Pair(scene, "attribute", *attribute_mistake(scene, rng))
 
 
 def _order_pair(scene: Scene, rng: random.Random) -> Pair:
@@ -94,11 +82,3 @@ def _order_pair(scene: Scene, rng: random.Random) -> Pair:
     wording = rng.random()
     better, worse = (symmetric(p, scene.layout, random.Random(f"{wording}")) for p in (phrases, other))
     return Pair(scene, "order", better, worse)
-
-
-def _attribute_pair(scene: Scene, rng: random.Random) -> Pair:
-    return Pair(scene, "attribute", *attribute_mistake(scene, rng))
-
-
-def _relation_pair(scene: Scene, rng: random.Random) -> Pair:
-    return Pair(scene, "relation", *relation_mistake(scene, rng))
