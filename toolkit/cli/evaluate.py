@@ -16,7 +16,7 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "eval",
         help="score a checkpoint on a benchmark",
-        description="Decode a benchmark greedily and score it, with intervals and baselines. Writes an evaluation "
+        description="Decode a benchmark and score it, with intervals and baselines. Writes an evaluation "
         "folder: official result files, scores of every image, summary.json.",
         allow_abbrev=False,
     )
@@ -34,6 +34,12 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--shuffled", action="store_true", help="also decode with shuffled images, for the row blind"
     )
+    parser.add_argument(
+        "--decoding",
+        metavar="HOW",
+        help="greedy, beam:K, or sample:T,n (temperature, samples a prompt: the first is scored, all serve diversity)",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of sampled decoding (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print summary.json and nothing else")
     parser.set_defaults(handler=_handle)
 
@@ -63,6 +69,8 @@ def _handle(arguments: argparse.Namespace) -> int:
         limit=arguments.limit,
         four_bit=arguments.four_bit,
         shuffled=arguments.shuffled,
+        decoding=arguments.decoding,
+        seed=arguments.seed,
     )
     with libraries_on_stderr():
         summary = evaluate_checkpoint(recipe, benchmark=arguments.benchmark)

@@ -135,11 +135,19 @@ class OptimizerSpec(Strict):
     max_grad_norm: Positive | None = 1.0
 
 
+DECODING_STRATEGY = r"^(greedy|beam:[1-9]\d*|sample:([1-9]\d*(\.\d+)?|0?\.\d*[1-9]\d*)(,[1-9]\d*)?)$"
+
+
 class DecodingSpec(Strict):
-    """How ``eval`` decodes: always greedily, so there is no temperature to set."""
+    """How ``eval`` decodes: ``greedy``, ``beam:K`` or ``sample:T,n`` (temperature, samples a prompt).
+
+    Of several samples the first is scored, all of them serve diversity; ``seed`` is theirs.
+    """
 
     max_new_tokens: Count = 32
     batch_size: Count = 64
+    strategy: Annotated[str, Field(pattern=DECODING_STRATEGY)] = "greedy"
+    seed: int = 0
 
 
 class GenerationSpec(Strict):

@@ -1,4 +1,4 @@
-"""Greedy decoding of prompt rows, in batches of similar length, resumable after a kill."""
+"""Decoding of prompt rows, in batches of similar length, resumable after a kill."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from toolkit.evaluation.decoding import Strategy, sample_ids
 from toolkit.evaluation.predictions import Prediction, PredictionFile
 from toolkit.evaluation.split import prompt_text
 from toolkit.records import PromptRow
@@ -28,21 +29,25 @@ def predict_rows(
     file: PredictionFile | None = None,
     after_batch: Callable[[], None] | None = None,
 ) -> list[Prediction]:
-    """Decode one completion a row, greedily.
+    """Decode one completion a row, or several samples of it, as ``decoding`` says.
 
     Batches are formed over rows sorted by the length of their prompts, so that little is padded; which rows share
     a batch depends on ``rows`` and ``decoding`` alone. With ``file``, whole batches found there are not decoded
     again, and each new batch is appended as it finishes; then ``after_batch`` is called, which may raise to stop.
 
     Returns:
-        One prediction a row, in the order of ``rows``.
+        One prediction a row, in the order of ``rows``; of several samples the first. ``file`` keeps all of them, by the
+        ids of ``toolkit.evaluation.decoding.sample_ids``.
     """
     from toolkit.runs.progress import progress
 
     done = file.read() if file is not None else {}
     batches = list(_batches(rows, decoding.batch_size))
-    finished = [batch for batch in batches if all(row.sample_id in done for row in batch)]
-    predictions = {row.sample_id: done[row.sample_id] for batch in finished for row in batch}
+    samples = Strategy.of(decoding).samples
+    names = {row.sample_id: sample_ids(row.sample_id, samples) for row in rows}
+    whole = {key for key, own in names.items() if all(name in done for name in own)}
+    finished = [batch for batch in batches if all(row.sample_id in whole for row in batch)]
+    predictions = {name: done[name] for batch in finished for row in batch for name in names[row.sample_id]}
     if file is not None:
         file.keep(predictions.values())
     remaining = [batch for batch in batches if batch[0].sample_id not in predictions]
@@ -56,21 +61,24 @@ def predict_rows(
     return [predictions[row.sample_id] for row in rows]
 
 
-def is_complete(file: PredictionFile, rows: Sequence[PromptRow]) -> bool:
-    """Whether every row has its prediction, so that the model need not be loaded."""
+def is_complete(file: PredictionFile, rows: Sequence[PromptRow], decoding: DecodingSpec) -> bool:
+    """Whether every row has its predictions, so that the model need not be loaded."""
     done = file.read()
-    return all(row.sample_id in done for row in rows)
+    samples = Strategy.of(decoding).samples
+    return all(name in done for row in rows for name in sample_ids(row.sample_id, samples))
 
 
 def decoding_header(model: ModelSpec, rows: Sequence[PromptRow], decoding: DecodingSpec) -> dict[str, Any]:
     """What the predictions of ``rows`` by ``model`` depend on, for ``PredictionFile``."""
+    sampled = {"seed": decoding.seed} if Strategy.of(decoding).temperature > 0 else {}
     return {
         "checkpoint": model.model_dump(mode="json"),
         "weights": checkpoint_fingerprint(model.id),
         "rows": _rows_digest(rows),
         "max_new_tokens": decoding.max_new_tokens,
         "batch_size": decoding.batch_size,
-        "strategy": "greedy",
+        "strategy": decoding.strategy,
+        **sampled,
     }
 
 
@@ -94,12 +102,24 @@ def _decode(vlm: LoadedVlm, batch: Sequence[PromptRow], decoding: DecodingSpec) 
     from toolkit.models.generation import generate
 
     prompts = [encode_prompt(vlm, row.prompt, [load_image(image) for image in row.images]) for row in batch]
+    strategy = Strategy.of(decoding)
+    sampled = strategy.temperature > 0
     completions = generate(
-        vlm, prompts, max_new_tokens=decoding.max_new_tokens, temperature=0.0, batch_size=len(prompts)
+        vlm,
+        prompts,
+        max_new_tokens=decoding.max_new_tokens,
+        temperature=strategy.temperature,
+        num_samples=strategy.samples,
+        batch_size=len(prompts),
+        row_seeds=[s for row in batch for s in strategy.seeds(row.sample_id, decoding.seed)]
+        if sampled
+        else None,
+        num_beams=strategy.beams,
     )
+    names = [name for row in batch for name in sample_ids(row.sample_id, strategy.samples)]
     return [
-        Prediction(row.sample_id, completion.text, len(completion.token_ids), completion.ended)
-        for row, completion in zip(batch, completions, strict=True)
+        Prediction(name, completion.text, len(completion.token_ids), completion.ended)
+        for name, completion in zip(names, completions, strict=True)
     ]
 
 

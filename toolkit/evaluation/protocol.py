@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from toolkit.evaluation.decoding import Strategy
 from toolkit.evaluation.split import TestSplit, prompt_text
 
 if TYPE_CHECKING:
@@ -24,9 +25,9 @@ def decoding_protocol(decoding: DecodingSpec, split: TestSplit, *, resamples: in
     import toolkit
 
     prompts = list(dict.fromkeys(prompt_text(row.prompt) for row in split.captions))
-    told: dict[str, Any] = {
-        "decoding": f"greedy, at most {decoding.max_new_tokens} new tokens, batches of {decoding.batch_size}"
-    }
+    how, limit = Strategy.of(decoding).describe(), decoding.max_new_tokens
+    batches = f"batches of {decoding.batch_size}"
+    told: dict[str, Any] = {"decoding": f"{how}, at most {limit} new tokens, {batches}"}
     if prompts:
         told["caption_prompt"] = " | ".join(prompts[:_SHOWN_PROMPTS])
         told["caption_tokenizer"] = "PTB as in pycocoevalcap 1.2, each caption alone"

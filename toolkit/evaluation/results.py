@@ -9,9 +9,10 @@ from pathlib import Path
 from toolkit.errors import DataError
 from toolkit.evaluation.split import Id
 
-__all__ = ["CAPTIONS_FILE", "VQA_FILE", "read_results", "result_kind", "write_results"]
+__all__ = ["CAPTIONS_FILE", "SAMPLES_FILE", "VQA_FILE", "read_results", "result_kind", "write_results"]
 
 CAPTIONS_FILE = "captions_results.json"
+SAMPLES_FILE = "captions_samples.json"
 VQA_FILE = "vqa_results.json"
 _FIELDS = {"caption": ("image_id", "caption"), "vqa": ("question_id", "answer")}
 

@@ -6,7 +6,18 @@ import re
 from pathlib import Path
 from typing import Any
 
-from toolkit.config.schema import EvalRecipe, ModelSpec, QuantizationSpec, RunSpec, SystemSpec, TestDataSpec
+from pydantic import ValidationError
+
+from toolkit.config.schema import (
+    DecodingSpec,
+    EvalRecipe,
+    ModelSpec,
+    QuantizationSpec,
+    RunSpec,
+    SystemSpec,
+    TestDataSpec,
+)
+from toolkit.errors import UsageError
 from toolkit.evaluation.benchmarks import Benchmark, locate
 
 __all__ = ["benchmark_recipe", "evaluate_checkpoint", "system_name"]
@@ -22,6 +33,8 @@ def benchmark_recipe(
     limit: int | None = None,
     four_bit: bool = False,
     shuffled: bool = False,
+    decoding: str | None = None,
+    seed: int = 0,
 ) -> EvalRecipe:
     """The recipe that evaluates ``checkpoint`` on ``benchmark``.
 
@@ -34,10 +47,20 @@ def benchmark_recipe(
         limit: first so many images and questions.
         four_bit: hold the language model in 4 bits.
         shuffled: decode with shuffled images as well, for the ``blind`` row.
+        decoding: ``greedy``, ``beam:K`` or ``sample:T,n``; the benchmark's own by default.
+        seed: of the samples.
 
     Raises:
         DataError: files of the benchmark are missing.
+        UsageError: ``decoding`` is none of these.
     """
+    chosen = {**benchmark.decoding.model_dump(), "seed": seed}
+    try:
+        spec = DecodingSpec.model_validate({**chosen, "strategy": decoding} if decoding else chosen)
+    except ValidationError as error:
+        raise UsageError(
+            f"--decoding {decoding}: expected greedy, beam:K or sample:T,n", remedy="for example sample:0.7,5"
+        ) from error
     files = locate(benchmark, data, split=split, limit=limit)
     name = system_name(checkpoint)
     model = ModelSpec(id=checkpoint, quantization=QuantizationSpec() if four_bit else None)
@@ -47,7 +70,7 @@ def benchmark_recipe(
         data=TestDataSpec(root=files.root, test=files.sources),
         scenes=files.scenes,
         blind_from=name if shuffled else None,
-        generation=benchmark.decoding,
+        generation=spec,
         run=RunSpec(output_dir=str(out)),
     )
 

@@ -27,7 +27,14 @@ from toolkit.evaluation.samples import write_samples
 from toolkit.evaluation.scoring import SystemScores
 from toolkit.evaluation.split import TestSplit
 from toolkit.evaluation.summary import build_differences, build_intervals, build_row, write_summary
-from toolkit.evaluation.system import CaptionScorer, decode_system, gold_scorer, reward_scorer, score_system
+from toolkit.evaluation.system import (
+    CaptionScorer,
+    decode_system,
+    gold_scorer,
+    reward_scorer,
+    score_system,
+    write_samples_of,
+)
 from toolkit.evaluation.tokens import TokenCounter
 from toolkit.records import PreferenceRow
 
@@ -69,6 +76,7 @@ def evaluate_systems(
     split = inputs.split
     stage = _Stage(recipe, run, inputs, _scorers(inputs, reward))
     systems = {system.name: stage.decoded(system) for system in recipe.systems}
+    diversity = stage.diversity()
     blind, told = stage.blind()
     human = stage.human()
     rows = {name: scores for name, scores in (("blind", blind), ("human", human), *systems.items()) if scores}
@@ -78,6 +86,7 @@ def evaluate_systems(
         "differences": build_differences(rows, recipe.differences),
         "intervals": {name: build_intervals(scores) for name, scores in rows.items()},
         "baselines": {"blind": told},
+        **({"diversity": diversity} if diversity else {}),
         "protocol": protocol(recipe, split),
         "seconds": {},
     }
@@ -119,6 +128,20 @@ class _Stage:
         return score_system(
             self.folder(name), split, by_id, scorers=self.scorers, resamples=self.recipe.resamples
         )
+
+    def diversity(self) -> dict[str, dict[str, float]]:
+        """Diversity of each system's samples, where several a prompt were drawn."""
+        from toolkit.metrics.diversity import score_diversity
+        from toolkit.metrics.frequencies import DocumentFrequencies
+
+        found: dict[str, dict[str, float]] = {}
+        for system in self.recipe.systems:
+            folder = self.folder(system.name)
+            texts = write_samples_of(folder, system.model, self.split.rows, self.recipe.generation)
+            if texts is not None:
+                table = DocumentFrequencies.from_references(self.split.references)
+                found[system.name] = score_diversity(texts, frequencies=table)
+        return found
 
     def folder(self, name: str) -> Path:
         return self.run.path / "systems" / name

@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toolkit.errors import RunFailed
+from toolkit.evaluation.decoding import Strategy, sample_ids
 from toolkit.evaluation.predict import decoding_header, is_complete, predict_rows
 from toolkit.evaluation.predictions import Prediction, PredictionFile
-from toolkit.evaluation.results import CAPTIONS_FILE, VQA_FILE, read_results, write_results
+from toolkit.evaluation.results import CAPTIONS_FILE, SAMPLES_FILE, VQA_FILE, read_results, write_results
 from toolkit.evaluation.scoring import (
     CaptionResult,
     SystemScores,
@@ -33,7 +34,14 @@ if TYPE_CHECKING:
     from toolkit.data.scenes.scene import Scene
     from toolkit.rewards.base import Reward
 
-__all__ = ["CaptionScorer", "decode_system", "gold_scorer", "reward_scorer", "score_system"]
+__all__ = [
+    "CaptionScorer",
+    "decode_system",
+    "gold_scorer",
+    "reward_scorer",
+    "score_system",
+    "write_samples_of",
+]
 
 CaptionScorer = Callable[[Sequence[PromptRow], Sequence[Prediction]], NDArray[np.float64]]
 _REWARD_BATCH = 256
@@ -69,7 +77,7 @@ def decode_system(
         CheckpointError: ``model`` is no checkpoint.
     """
     file = PredictionFile(folder / "predictions.jsonl", decoding_header(model, rows, decoding))
-    if is_complete(file, rows):
+    if is_complete(file, rows, decoding):
         done = file.read()
         return [done[row.sample_id] for row in rows]
     from toolkit.models.loading import load_vlm
@@ -80,6 +88,23 @@ def decode_system(
     finally:
         del vlm
         gc.collect()  # the next system's weights need the room
+
+
+def write_samples_of(
+    folder: Path, model: ModelSpec, rows: Sequence[PromptRow], decoding: DecodingSpec
+) -> dict[Id, list[str]] | None:
+    """All sampled captions by image, written to ``captions_samples.json`` as a result file; None of single ones."""
+    samples = Strategy.of(decoding).samples
+    captions = [row for row in rows if row.task == "caption"]
+    if samples == 1 or not captions:
+        return None
+    done = PredictionFile(folder / "predictions.jsonl", decoding_header(model, rows, decoding)).read()
+    texts = {
+        row.image_id: [done[name].text for name in sample_ids(row.sample_id, samples)] for row in captions
+    }
+    pairs = [(image_id, text) for image_id, own in texts.items() for text in own]
+    write_results(folder / SAMPLES_FILE, "caption", pairs)
+    return texts
 
 
 def score_system(

@@ -48,6 +48,7 @@ def generate(
     batch_size: int = 64,
     seed: int | None = None,
     row_seeds: Sequence[int] | None = None,
+    num_beams: int = 1,
 ) -> list[GeneratedCompletion]:
     """Complete every prompt ``num_samples`` times under the active role.
 
@@ -58,12 +59,14 @@ def generate(
             used.
         row_seeds: a seed for every completion instead, ``len(prompts) * num_samples`` of them: each is then a
             function of its own prompt and seed, whatever is decoded beside it (``RowSampler``).
+        num_beams: more than 1 searches with so many beams; only with temperature 0.
 
     Returns:
         ``len(prompts) * num_samples`` completions: all samples of the first prompt, then those of the second,
         … Image placeholders are never sampled. The model's training mode is restored.
     """
     config = _generation_config(vlm, max_new_tokens, 0.0 if row_seeds is not None else temperature)
+    config.num_beams = num_beams
     if num_samples > 1:  # the tower need not see a picture once for every sample
         prompts = with_vision_features(vlm, prompts, batch_size=batch_size)
     rows = [prompt for prompt in prompts for _ in range(num_samples)]

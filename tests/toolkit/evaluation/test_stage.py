@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from toolkit.config.schema import DecodingSpec
 from toolkit.errors import DataError, Interrupted, RecipeError, RunFailed
 from toolkit.evaluation.stage import evaluate_systems
 from toolkit.evaluation.summary import add_seconds, summary_table
@@ -152,3 +153,15 @@ def test_scenes_of_another_split_are_refused(scenes: Path, checkpoint: Path, tmp
     recipe = recipe_for(scenes, tmp_path / "out", {"base": checkpoint}, scenes=str(tmp_path / "scenes.jsonl"))
     with pytest.raises(DataError, match="has no scene"):
         evaluate(recipe)
+
+
+def test_samples_bring_their_diversity(scenes: Path, checkpoint: Path, tmp_path: Path) -> None:
+    decoding = DecodingSpec(max_new_tokens=5, batch_size=8, strategy="sample:1,3")
+    recipe = recipe_for(scenes, tmp_path / "eval", {"base": checkpoint})
+    summary = evaluate(recipe.model_copy(update={"generation": decoding}))
+    rows = json.loads((tmp_path / "eval" / "systems" / "base" / "captions_samples.json").read_text())
+    assert len(rows) == 3 * summary["rows"]["base"]["n"]
+    told = summary["diversity"]["base"]
+    assert told["num_captions"] == len(rows)
+    assert 0 <= told["self_cider"] <= 1
+    assert "temperature 1, 3 samples" in summary["protocol"]["decoding"]
