@@ -47,7 +47,7 @@ def reward_card(recipe: EvalRecipe, reward: LearnedReward, rows: Sequence[Prefer
 
     judges = {
         "accuracy": reward,
-        "blanked_accuracy": LearnedReward(reward.model, reward.config, blank_images=True),
+        "blanked_accuracy": reward.blanked(),
     }
     if recipe.text_only_reward_model is not None:
         judges["text_only_accuracy"] = LearnedReward.load(recipe.text_only_reward_model)

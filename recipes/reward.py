@@ -17,9 +17,9 @@ def run(recipe: RewardRecipe, directory: RunDirectory, resume: bool) -> None:
     from reward_models.data import load_reward_data
 
     data = load_reward_data(recipe)
-    from reward_models.stage import train_reward
+    from reward_models.ensemble_stage import train_ensemble
 
-    train_reward(recipe, directory, resume, data=data)
+    train_ensemble(recipe, directory, resume, data=data)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

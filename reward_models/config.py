@@ -22,6 +22,7 @@ class RewardConfig(BaseModel):
     ``base_weights`` are SHA-256 digests of a local base's weight files, by name (empty for a base on the
     hub, which its revision identifies, and for bases over 1 GiB). ``score_mean`` and ``score_std`` are over
     the completions of the validation pairs, ``held_out_accuracy`` is the share of those pairs ranked right.
+    An ensemble has its ``members`` in folders of their own; its score is their mean − ``std_penalty`` × std.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -39,6 +40,8 @@ class RewardConfig(BaseModel):
     score_std: float = 1.0
     held_out_accuracy: float | None = None
     held_out_pairs: int = 0
+    members: int = 0
+    std_penalty: float = 0.0
 
 
 def mismatches(trained: RewardConfig, present: RewardConfig) -> list[str]:
@@ -68,7 +71,7 @@ def read_config(directory: Path) -> RewardConfig:
         CheckpointError: no reward model there, or a damaged configuration.
     """
     missing = [name for name in (CONFIG_FILE, HEAD_FILE) if not (directory / name).is_file()]
-    if missing:
+    if missing and not (directory / "member-0" / HEAD_FILE).is_file():
         found = (directory / "final" / CONFIG_FILE).is_file()
         remedy = (
             f"did you mean {directory / 'final'}?" if found else "give the final/ directory of a reward run"

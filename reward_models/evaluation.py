@@ -24,8 +24,9 @@ from toolkit.errors import DataError, RunFailed
 from toolkit.records import ImageSource, PreferenceRow
 from toolkit.runs.metrics import json_safe
 
-__all__ = ["PairReport", "evaluate_pairs", "score_rows"]
+__all__ = ["EVALUATION_FILE", "PairReport", "evaluate_pairs", "score_rows"]
 
+EVALUATION_FILE = "reward_evaluation.json"
 _FAILED_SHARE_MAX = 0.01
 
 
@@ -137,8 +138,7 @@ def _looking(
     reward: LearnedReward, rows: Sequence[PreferenceRow], own: NDArray[np.float64]
 ) -> dict[str, Any]:
     """Accuracy without the right picture, and what the right picture is worth."""
-    blind = LearnedReward(reward.model, reward.config, batch_size=reward.batch_size, blank_images=True)
-    blanked = accuracy(*score_rows(blind, rows))
+    blanked = accuracy(*score_rows(reward.blanked(), rows))
     others = _pictures_of_others(rows)
     if others is None:
         return {"blanked_accuracy": blanked, "swapped_accuracy": math.nan, "swap_gap": math.nan}

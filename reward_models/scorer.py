@@ -73,12 +73,16 @@ class LearnedReward:
     def load(
         cls, directory: str | Path, *, batch_size: int = 64, blank_images: bool | None = None
     ) -> LearnedReward:
-        """The reward model in ``directory``, on a base of its own.
+        """The reward model (or ensemble) in ``directory``, on a base of its own.
 
         Raises:
             CheckpointError: no reward model there, or it does not fit its base, template or precision any
             more.
         """
+        if cls is LearnedReward and read_config(Path(directory)).members:
+            from reward_models.ensemble import EnsembleReward
+
+            return EnsembleReward.load(directory, batch_size=batch_size, blank_images=blank_images)
         model, config = load_reward_model(Path(directory))
         return cls(model, config, batch_size=batch_size, blank_images=blank_images)
 
@@ -110,6 +114,10 @@ class LearnedReward:
         """
         folder = Path(directory)
         config = read_config(folder)
+        if config.members:
+            from reward_models.ensemble import EnsembleReward
+
+            return EnsembleReward.attach_all(vlm, spec, folder, name=name, batch_size=batch_size)
         refuse_mismatch(folder, config, describe(vlm, spec))
         if not isinstance(vlm.model, PeftModel) or not (folder / _ADAPTER_WEIGHTS).is_file():
             raise CheckpointError(
@@ -120,6 +128,16 @@ class LearnedReward:
         set_peft_model_state_dict(vlm.model, load_file(str(folder / _ADAPTER_WEIGHTS)), adapter_name=name)
         head = load_head(folder, vlm.hidden_size).to(vlm.device).requires_grad_(False)
         return cls(VlmRewardModel(vlm, head, adapter=name), config, batch_size=batch_size)
+
+    def blanked(self) -> LearnedReward:
+        """The same model, shown grey pictures."""
+        return LearnedReward(self.model, self.config, batch_size=self.batch_size, blank_images=True)
+
+    def share_encoder(self, other: LearnedReward) -> None:
+        """Use the encoded prompts and features of ``other``, which must be on the same base."""
+        if other.model.vlm is not self.model.vlm:
+            raise ValueError("encodings are shared by reward models on one base only")
+        self._encoder = other._encoder
 
     def __call__(self, batch: RewardBatch) -> RewardOutput:
         """Raw scores of a batch; NaN where the model gave no finite number."""

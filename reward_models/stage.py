@@ -14,7 +14,7 @@ from reward_models.best import BestModel
 from reward_models.checkpoint import describe, save_reward_model
 from reward_models.config import RewardConfig
 from reward_models.data import RewardData, load_reward_data
-from reward_models.evaluation import evaluate_pairs
+from reward_models.evaluation import EVALUATION_FILE, evaluate_pairs
 from reward_models.model import VlmRewardModel
 from reward_models.pairs import PairCollator
 from reward_models.prompts import PromptEncoder
@@ -32,8 +32,6 @@ from toolkit.training.partitioned import trained_tensors
 from toolkit.training.running import fit
 
 __all__ = ["EVALUATION_FILE", "train_reward"]
-
-EVALUATION_FILE = "reward_evaluation.json"
 
 _LOG = logging.getLogger("vlm_rlhf.reward")
 _OWN = ("load_best_model_at_end", "metric_for_best_model", "greater_is_better")

@@ -38,6 +38,10 @@ def check_combinations(recipe: schema.Recipe, findings: Findings, launch: str = 
         _check_pair_sources(recipe, findings)
     if isinstance(recipe, schema.RewardRecipe):
         _check_reward_loss(recipe.loss, findings)
+        if recipe.ensemble is not None and launch.startswith(("zero", "fsdp")):
+            findings.add(
+                "ensemble", f"is trained without {launch}: its members follow one another in a process"
+            )
     if isinstance(recipe, schema.PreferencesRecipe) and recipe.rank_by and recipe.raters != "simulated":
         findings.add("raters", "beside rank_by: expected one of them, because rank_by does the ranking")
     if isinstance(recipe, schema.RlRecipe):

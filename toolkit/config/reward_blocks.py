@@ -18,7 +18,7 @@ from toolkit.config.blocks import (
     Strict,
 )
 
-__all__ = ["OnPolicyPairsSpec", "PreferencesRecipe", "RewardLossSpec"]
+__all__ = ["EnsembleSpec", "OnPolicyPairsSpec", "PreferencesRecipe", "RewardLossSpec"]
 
 
 class OnPolicyPairsSpec(Strict):
@@ -54,6 +54,14 @@ class PreferencesRecipe(Strict):
     balance_lengths: bool = False
     flip_fraction: Fraction = 0.1
     run: RunSpec
+
+
+class EnsembleSpec(Strict):
+    """Several reward models on resamples of the training rows; the score is mean − ``std_penalty`` × std."""
+
+    members: Annotated[int, Field(ge=2)] = 4
+    std_penalty: Annotated[float, Field(ge=0.0)] = 1.0
+    bootstrap: bool = True
 
 
 class RewardLossSpec(Strict):

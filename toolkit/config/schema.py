@@ -38,7 +38,7 @@ from toolkit.config.blocks import (
     TestDataSpec,
     VqaSource,
 )
-from toolkit.config.reward_blocks import OnPolicyPairsSpec, PreferencesRecipe, RewardLossSpec
+from toolkit.config.reward_blocks import EnsembleSpec, OnPolicyPairsSpec, PreferencesRecipe, RewardLossSpec
 
 __all__ = [
     "CaptionSource",
@@ -46,6 +46,7 @@ __all__ = [
     "DataSpec",
     "DecodingSpec",
     "Dtype",
+    "EnsembleSpec",
     "EvalRecipe",
     "Fraction",
     "GenerationSpec",
@@ -156,6 +157,7 @@ class RewardRecipe(Strict):
     """Train a reward model (VLM + scalar head) on preference pairs.
 
     ``blank_images`` replaces every picture by a grey one: the text-only baseline of the same recipe.
+    ``ensemble`` trains several on resamples.
     ``source_weights`` scales the loss of rows by their ``source`` (1 where a source is not named).
     ``trainer`` is passed to ``transformers.TrainingArguments``.
     """
@@ -167,6 +169,7 @@ class RewardRecipe(Strict):
     source_weights: dict[str, Positive] = {}
     head_learning_rate: Positive = 2e-3
     blank_images: bool = False
+    ensemble: EnsembleSpec | None = None
     early_stopping_patience: Count | None = None
     trainer: dict[str, Any] = {}
     run: RunSpec
