@@ -17,9 +17,10 @@ from typing import Any
 
 import torch
 from accelerate.utils import broadcast_object_list, gather_object
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from toolkit.errors import CheckpointError
+from toolkit.errors import CheckpointError, RunFailed
 from toolkit.models.loading import LoadedVlm
 from toolkit.models.roles import POLICY, REFERENCE, VALUE, role_parameters, roles_of
 from toolkit.rl.engine import Engine
@@ -41,7 +42,7 @@ def save_policy(
 
     ``notes`` are JSON files to lie beside them, contents by file name.
     """
-    with _shared_directory(folder, engine) as staging, engine.gathered():
+    with _told(folder), _shared_directory(folder, engine) as staging, engine.gathered():
         if engine.is_main:
             _write_adapters(staging, vlm, [POLICY])
             for name, values in (notes or {}).items():
@@ -55,10 +56,14 @@ def save_checkpoint(
     """Write a checkpoint to ``folder``, atomically; ``state`` must be JSON (floats keep all their digits).
 
     ``reference`` also writes the reference, which a run that refreshes it cannot take from its starting policy.
+
+    Raises:
+        RunFailed: a file could not be written (disk full, quota). Nothing is left of it, and earlier checkpoints are
+            as they were.
     """
     kept = (POLICY, VALUE, REFERENCE) if reference else (POLICY, VALUE)
     generators = gather_object([random_state()])
-    with _shared_directory(folder, engine) as staging:
+    with _told(folder), _shared_directory(folder, engine) as staging:
         with engine.gathered():
             if engine.is_main:
                 _write_adapters(staging, vlm, [name for name in kept if name in roles_of(vlm.model)])
@@ -123,6 +128,18 @@ def _write_adapters(folder: Path, vlm: LoadedVlm, names: list[str]) -> None:
     """The policy at the root of ``folder``, other roles in folders of their names, and the processor."""
     vlm.model.save_pretrained(folder, selected_adapters=names, save_embedding_layers=False)
     vlm.processor.save_pretrained(folder)
+
+
+@contextlib.contextmanager
+def _told(folder: Path) -> Iterator[None]:
+    """Failed writes as a message; safetensors and torch.save report a full disk in errors of their own."""
+    try:
+        yield
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise RunFailed(
+            f"{folder} could not be written: {error}",
+            remedy="free some space; --resume goes on from the last checkpoint",
+        ) from error
 
 
 @contextlib.contextmanager

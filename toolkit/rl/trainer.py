@@ -31,6 +31,7 @@ from toolkit.rl.engine import Engine
 from toolkit.rl.experience import Experience
 from toolkit.rl.guard_rails import GuardRails
 from toolkit.rl.kl import kl_controller
+from toolkit.rl.memory import out_of_memory, ran_out_of_memory
 from toolkit.rl.monitor import Means, rollout_means, update_means, write_samples
 from toolkit.rl.policy_value import build_policy_value
 from toolkit.rl.prompt_order import PromptOrder
@@ -109,12 +110,18 @@ class PpoTrainer:
         """Run to the end and write ``final/``; with ``resume`` from the newest checkpoint, if there is one.
 
         Raises:
-            RunFailed: a guard rail stopped the run (a checkpoint was written), or the reward teaches nothing.
+            RunFailed: a guard rail stopped the run (a checkpoint was written), the reward teaches nothing, memory ran
+                out, or a checkpoint could not be written (the one before stays).
             Interrupted: a signal arrived; a checkpoint was written.
         """
         config = self.recipe.model_dump(mode="json")
         with open_trackers(self.recipe.run.report_to, self.run.path, config=config) as self.trackers:
-            self._train(resume)
+            try:
+                self._train(resume)
+            except (RuntimeError, MemoryError) as error:
+                if not ran_out_of_memory(error):
+                    raise
+                raise out_of_memory(error, self.engine, self.recipe, self.iteration) from error
 
     def _train(self, resume: bool) -> None:
         newest = self.run.latest_checkpoint(required=[STATE_FILE]) if resume else None
