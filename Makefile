@@ -15,7 +15,7 @@ export DS_BUILD_OPS ?= 0
 export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart smoke test test-all check format report clean
+.PHONY: help install quickstart smoke test test-all mutants check format report clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -44,6 +44,9 @@ test: $(STAMP) ## the default tests: no network, no data from outside
 
 test-all: check ## style, types, layers, and every test that this machine can run
 	$(BIN)/python -m pytest -m "not gpu and not network" --durations=15 $(PYTEST_ARGS)
+
+mutants: $(STAMP) ## break each invariant by a small patch, one after the other: its test must fail (4 minutes)
+	$(BIN)/python tests/mutants/mutants.py
 
 check: $(STAMP) ## style, types and layers
 	$(BIN)/ruff check .
