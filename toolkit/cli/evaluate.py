@@ -24,7 +24,10 @@ def add_parser(subparsers: Any) -> None:
         "checkpoint", metavar="CHECKPOINT", help="model directory, adapter directory or hub id"
     )
     parser.add_argument(
-        "--benchmark", metavar="NAME", required=True, help="coco, vqav2, sample or a YAML file"
+        "--benchmark",
+        metavar="NAME",
+        required=True,
+        help="a name (coco, vqav2, textvqa, pope …) or a YAML file",
     )
     parser.add_argument("--data", metavar="PATH", required=True, help="the data set's folder or caption file")
     parser.add_argument("--split", metavar="S", help="split of the data set (the benchmark's own)")
@@ -38,6 +41,11 @@ def add_parser(subparsers: Any) -> None:
         "--decoding",
         metavar="HOW",
         help="greedy, beam:K, or sample:T,n (temperature, samples a prompt: the first is scored, all serve diversity)",
+    )
+    parser.add_argument(
+        "--preset",
+        metavar="TOOL",
+        help="prompt, tokens and rule of another tool where the benchmark has them: lmms",
     )
     parser.add_argument("--seed", type=int, default=0, help="of sampled decoding (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print summary.json and nothing else")
@@ -56,6 +64,8 @@ def _handle(arguments: argparse.Namespace) -> int:
     if arguments.limit is not None and arguments.limit < 1:
         raise UsageError(f"--limit: expected at least 1, found {arguments.limit}")
     benchmark = load_benchmark(arguments.benchmark)
+    if arguments.preset:
+        benchmark = benchmark.with_preset(arguments.preset)
     find_source(arguments.checkpoint)  # told before any data are read
     kind = Path(arguments.benchmark).stem
     default = Path("out") / "eval" / f"{kind}-{system_name(arguments.checkpoint)}"

@@ -71,14 +71,35 @@ class CaptionSource(Strict):
     limit: Count | None = None
 
 
+AnswerRule = Literal[
+    "official",
+    "index",
+    "lmms",
+    "textvqa",
+    "vlmevalkit",
+    "vizwiz",
+    "simple",
+    "exact",
+    "yes_no",
+    "yes_no_exact",
+]
+
+
 class VqaSource(Strict):
-    """Images, VQA questions and annotations in the official format. ``suffix`` is appended to every question."""
+    """Images and questions with annotations in the official format, or (without ``annotations``) with their answers.
+
+    A prompt is ``prefix``, question, ``suffix``; ``capitalise`` makes the question's first letter a capital and the
+    others small, as lmms-eval does for some tasks. ``rule`` is how ``eval`` scores an answer.
+    """
 
     kind: Literal["vqa"]
     questions: str
-    annotations: str
+    annotations: str | None = None
     images: str = "."
+    prefix: str = ""
     suffix: str = ""
+    capitalise: bool = False
+    rule: AnswerRule = "official"
     part: Part = "all"
     limit: Count | None = None
 

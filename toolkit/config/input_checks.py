@@ -93,7 +93,8 @@ def _check_sources(dotted: str, root: str, sources: list[schema.Source], finding
         if isinstance(source, schema.CaptionSource):
             names = {"captions": source.captions}
         else:
-            names = {"questions": source.questions, "annotations": source.annotations}
+            names = {"questions": source.questions}
+            names |= {"annotations": source.annotations} if source.annotations is not None else {}
         for field, name in names.items():
             _check_file(f"{key}.{field}", name, root, findings, only_below_root=True)
         images = Path(root) / source.images

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from toolkit.config.schema import CaptionSource, DataSpec, RowsSource, Source, VqaSource
+from toolkit.data.answered import read_answered
 from toolkit.data.coco import CaptionItem, read_captions
 from toolkit.data.files import escaped
 from toolkit.data.image_checks import image_problems
@@ -238,20 +239,28 @@ def _vqa_rows(source: VqaSource, root: Path, problems: list[str]) -> Placed[Prom
     folder = root / source.images
     finder = ImageFinder(folder)
     rows: Placed[PromptRow] = []
-    for item in _selected(read_vqa(root / source.questions, root / source.annotations, problems), source):
+    questions = root / source.questions
+    items = (
+        read_answered(questions, problems)
+        if source.annotations is None
+        else read_vqa(questions, root / source.annotations, problems)
+    )
+    scored = {} if source.rule == "official" else {"rule": source.rule}
+    for item in _selected(items, source):
         try:
             path = resolve_image(folder, item.file_name or finder.find(item.image_id))
         except DataError as error:
             problems.extend(f"{item.where}: {problem}" for problem in error.problems)
             continue
+        asked = item.question.capitalize() if source.capitalise else item.question
         row = PromptRow(
             sample_id=f"vqa/{item.question_id}",
             task="vqa",
-            prompt=image_prompt(item.question + source.suffix),
+            prompt=image_prompt(source.prefix + asked + source.suffix),
             images=(path,),
             image_id=item.image_id,
             answers=item.answers,
-            meta=item.meta,
+            meta={**item.meta, **scored},
         )
         rows.append((item.where, row))
     return rows

@@ -35,7 +35,12 @@ def decoding_protocol(decoding: DecodingSpec, split: TestSplit, *, resamples: in
             "BLEU, ROUGE-L and CIDEr-D as pycocoevalcap 1.2, document frequencies of the split"
         )
     if split.questions:
-        told["vqa_rule"] = "official VQA v2 accuracy"
+        rules = dict.fromkeys(str(row.meta.get("rule", "official")) for row in split.questions)
+        told["vqa_rule"] = ", ".join(
+            "official VQA v2 accuracy" if rule == "official" else rule for rule in rules
+        )
+        asked = list(dict.fromkeys(prompt_text(row.prompt) for row in split.questions))
+        told["question_prompt"] = asked[0]
     told["intervals"] = f"95 % percentile bootstrap over images, {resamples} resamples, seed 0"
     told["version"] = f"vlm-rlhf {toolkit.__version__}"
     return told

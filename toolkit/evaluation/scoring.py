@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from toolkit.evaluation.answers import answer_accuracy, yes_no_statistic
 from toolkit.evaluation.intervals import Draws, Indices, Statistic, bootstrap, means, pooled_mean
 from toolkit.evaluation.split import Id
 
@@ -116,7 +117,9 @@ def score_caption_results(
 
 
 def score_vqa_results(annotations: Sequence[Mapping[str, Any]], answers: Mapping[Id, str]) -> VqaResult:
-    """Official VQA accuracy. Resampling units are images with all their questions, which are not independent.
+    """VQA accuracy by each row's rule, official where it names none; for yes/no questions also F1 and share of yes.
+
+    Resampling units are images with all their questions, which are not independent.
 
     Args:
         annotations: rows of the official annotations file.
@@ -125,20 +128,24 @@ def score_vqa_results(annotations: Sequence[Mapping[str, Any]], answers: Mapping
     Raises:
         DataError: an id is missing, repeated or unknown.
     """
-    from toolkit.metrics.vqa import score_vqa, vqa_accuracy
+    from toolkit.metrics.vqa import score_vqa
 
-    scores = score_vqa(annotations, annotations, answers)
+    score_vqa(annotations, annotations, answers)  # names ids that are missing, repeated or unknown
     ids: tuple[Id, ...] = tuple(row["question_id"] for row in annotations)
     # Not rounded question by question, so that the mean is the official corpus accuracy.
-    exact = np.array([vqa_accuracy(answers[row["question_id"]], row["answers"]) for row in annotations])
-    groups: dict[object, list[float]] = {}
-    for row, accuracy in zip(annotations, exact, strict=True):
-        groups.setdefault(row["image_id"], []).append(float(accuracy))
+    exact = np.array([answer_accuracy(answers[row["question_id"]], row) for row in annotations])
+    groups: dict[Any, list[float]] = {}
+    kinds: dict[str, list[float]] = {}
+    for row, accuracy in zip(annotations, exact.tolist(), strict=True):
+        groups.setdefault(row["image_id"], []).append(accuracy)
+        kinds.setdefault(str(row.get("answer_type", "none")), []).append(accuracy)
+    pooled = pooled_mean("vqa_accuracy", list(groups.values()))
+    yes_no = yes_no_statistic(annotations, answers, list(groups))
     return VqaResult(
         question_ids=ids,
         answers=tuple(answers[identity] for identity in ids),
         accuracies=exact,
-        statistic=pooled_mean("vqa_accuracy", list(groups.values())),
+        statistic=pooled if yes_no is None else lambda indices: {**pooled(indices), **yes_no(indices)},
         num_images=len(groups),
-        per_answer_type=dict(scores.per_answer_type),
+        per_answer_type={kind: round(float(np.mean(values)), 2) for kind, values in kinds.items()},
     )

@@ -104,9 +104,11 @@ class TestSplit:
 
 
 def _annotation(row: PromptRow, answers: Sequence[str]) -> dict[str, Any]:
+    rule = {"rule": row.meta["rule"]} if "rule" in row.meta else {}
     return {
         "question_id": question_id(row),
         "image_id": row.image_id,
+        **rule,
         "question_type": row.meta.get("question_type", "none"),
         "answer_type": row.meta.get("answer_type", "other"),
         "multiple_choice_answer": Counter(answers).most_common(1)[0][0],

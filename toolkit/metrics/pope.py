@@ -7,7 +7,7 @@ from typing import Any
 
 from toolkit.errors import DataError, UsageError
 
-__all__ = ["POPE_RULES", "score_pope"]
+__all__ = ["POPE_RULES", "said", "score_pope"]
 
 POPE_RULES = ("official", "exact")
 
@@ -34,12 +34,9 @@ def score_pope(
     if rule not in POPE_RULES:
         raise UsageError(f"unknown POPE rule {rule!r}; known are {', '.join(POPE_RULES)}")
     _check(labels, answers)
-    said = {
-        question_id: _official(text) if rule == "official" else text.lower()
-        for question_id, text in answers.items()
-    }
-    positive = {question_id for question_id, text in said.items() if text == "yes"}
-    right = sum(said[question_id] == label.lower() for question_id, label in labels.items())
+    read = {question_id: said(text, rule) for question_id, text in answers.items()}
+    positive = {question_id for question_id, text in read.items() if text == "yes"}
+    right = sum(read[question_id] == label.lower() for question_id, label in labels.items())
     hits = sum(labels[question_id].lower() == "yes" for question_id in positive)
     true = sum(label.lower() == "yes" for label in labels.values())
     precision, recall = _ratio(hits, len(positive)), _ratio(hits, true)
@@ -53,7 +50,10 @@ def score_pope(
     }
 
 
-def _official(text: str) -> str:
+def said(text: str, rule: str = "official") -> str:
+    """``yes`` or ``no``, as ``rule`` reads the text; under ``exact`` the text itself in small letters."""
+    if rule == "exact":
+        return text.lower()
     words = text.partition(".")[0].replace(",", "").split(" ")
     return "no" if {"No", "no", "not"} & set(words) else "yes"
 

@@ -73,7 +73,7 @@ def input_files(recipe: Recipe) -> tuple[list[Path], list[Path]]:
             if isinstance(source, CaptionSource):
                 files.append(root / source.captions)
             elif isinstance(source, VqaSource):
-                files += [root / source.questions, root / source.annotations]
+                files += [root / name for name in (source.questions, source.annotations) if name is not None]
         files += [_under(root, name) for name in _named_files(recipe)]
     return list(dict.fromkeys(files)), list(dict.fromkeys(folders))
 

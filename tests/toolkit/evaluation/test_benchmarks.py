@@ -18,10 +18,72 @@ from .conftest import IMAGES
 
 
 def test_those_that_come_along() -> None:
-    assert benchmark_names() == ["coco", "sample", "vqav2"]
+    assert set(benchmark_names()) == set(
+        "coco coco_karpathy flickr30k flickr8k gqa nlvr nocaps okvqa pope sample textvqa vizwiz vqav2 vsr".split()
+    )
     for name in benchmark_names():
         benchmark = load_benchmark(name)
         assert benchmark.captions is not None or benchmark.vqa is not None
+        for preset in benchmark.presets:
+            assert benchmark.with_preset(preset) != benchmark
+
+
+def test_presets_replace_prompt_tokens_and_rule() -> None:
+    coco = load_benchmark("coco").with_preset("lmms")
+    assert coco.captions is not None
+    assert coco.captions.prompt == "Provide a one-sentence caption for the provided image."
+    assert coco.decoding.max_new_tokens == 64
+    textvqa = load_benchmark("textvqa").with_preset("lmms")
+    assert textvqa.vqa is not None
+    assert (textvqa.vqa.rule, textvqa.vqa.capitalise) == ("textvqa", True)
+    assert textvqa.vqa.suffix == "\nAnswer the question using a single word or phrase."
+    with pytest.raises(UsageError, match="there are none"):
+        load_benchmark("vsr").with_preset("lmms")
+
+
+PUBLISHED = {
+    "pope": (
+        "coco_pope_random.json",
+        '{"question_id": 1, "image": "1.jpg", "text": "Is there a dog?", "label": "no"}\n',
+    ),
+    "vsr": (
+        "test.jsonl",
+        '{"image": "1.jpg", "caption": "The dog is left.", "label": 0, "relation": "left"}\n',
+    ),
+    "nlvr": ("dev.jsonl", '{"image": "1.jpg", "sentence": "There is a box.", "label": "false"}\n'),
+    "gqa": (
+        "testdev_balanced_questions.json",
+        '{"7": {"imageId": "1", "question": "What?", "answer": "dog"}}',
+    ),
+    "textvqa": (
+        "TextVQA_0.5.1_val.json",
+        '{"data": [{"question_id": 3, "image_id": "1", "question": "what IS it?", "answers": ["dog"]}]}',
+    ),
+    "vizwiz": (
+        "val.json",
+        '[{"image": "1.jpg", "question": "What?", "answers": [{"answer": "dog"}], "answer_type": "other"}]',
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_question_files_as_published(tmp_path: Path, name: str) -> None:
+    file, text = PUBLISHED[name]
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "images" / "1.jpg")
+    (tmp_path / file).write_text(text)
+    benchmark = load_benchmark(name)
+    for data in (tmp_path, tmp_path / file):
+        files = locate(benchmark, data, split=None, limit=None)
+        (row,) = load_prompt_rows(files.sources, Path(files.root))
+        assert row.answers == (("no",) if name in ("pope", "vsr", "nlvr") else ("dog",))
+        assert row.images[0] == (tmp_path / "images" / "1.jpg").resolve()
+        assert benchmark.vqa is not None
+        assert row.meta.get("rule", "official") == benchmark.vqa.rule
+    if name == "textvqa":
+        files = locate(benchmark.with_preset("lmms"), tmp_path, split=None, limit=None)
+        (row,) = load_prompt_rows(files.sources, Path(files.root))
+        assert row.prompt[0]["content"][-1]["text"].startswith("What is it?")
 
 
 def test_the_sample_is_found(scenes: Path) -> None:

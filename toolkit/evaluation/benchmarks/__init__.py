@@ -13,6 +13,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from toolkit.config.blocks import AnswerRule
 from toolkit.config.schema import CaptionSource, DecodingSpec, Source, Strict, VqaSource
 from toolkit.errors import DataError, RecipeError, UsageError
 
@@ -28,16 +29,30 @@ class CaptionFiles(Strict):
 
 
 class VqaFiles(Strict):
-    """Question part of a benchmark; ``suffix`` is appended to every question."""
+    """Question part of a benchmark, as ``VqaSource``; without ``annotations`` the answers are with the questions."""
 
+    prefix: str = ""
     suffix: str = ""
+    capitalise: bool = False
+    rule: AnswerRule = "official"
     questions: list[str]
-    annotations: list[str]
+    annotations: list[str] = []
     images: list[str]
 
 
+class Preset(Strict):
+    """What another tool does differently: values that replace the benchmark's own."""
+
+    caption_prompt: str | None = None
+    prefix: str | None = None
+    suffix: str | None = None
+    capitalise: bool | None = None
+    rule: AnswerRule | None = None
+    max_new_tokens: int | None = None
+
+
 class Benchmark(Strict):
-    """One benchmark file. ``split`` is the split taken when none is named."""
+    """One benchmark file. ``split`` is taken when none is named; ``presets`` are other tools' prompts and rules."""
 
     title: str
     split: str
@@ -45,6 +60,27 @@ class Benchmark(Strict):
     captions: CaptionFiles | None = None
     vqa: VqaFiles | None = None
     scenes: list[str] = []
+    presets: dict[str, Preset] = {}
+
+    def with_preset(self, name: str) -> Benchmark:
+        """The benchmark as the tool of that name runs it.
+
+        Raises:
+            UsageError: the benchmark has no such preset.
+        """
+        if name not in self.presets:
+            known = ", ".join(self.presets) or "none"
+            raise UsageError(f"--preset {name}: {self.title} has no such preset; there are {known}")
+        chosen = self.presets[name].model_dump(exclude_none=True)
+        decoding = {key: chosen.pop(key) for key in ("max_new_tokens",) if key in chosen}
+        prompt = {"prompt": chosen.pop("caption_prompt")} if "caption_prompt" in chosen else {}
+        return self.model_copy(
+            update={
+                "decoding": self.decoding.model_copy(update=decoding),
+                "captions": self.captions and self.captions.model_copy(update=prompt),
+                "vqa": self.vqa and self.vqa.model_copy(update=chosen),
+            }
+        )
 
 
 class BenchmarkFiles(Strict):
@@ -117,15 +153,19 @@ def locate(benchmark: Benchmark, data: Path, *, split: str | None, limit: int | 
         sources.append(
             CaptionSource(kind="caption", captions=file, images=images, prompt=wanted.prompt, limit=limit)
         )
-    if benchmark.vqa is not None and data.is_dir():
+    if benchmark.vqa is not None and (data.is_dir() or benchmark.captions is None):
         asked = benchmark.vqa
+        itself = data.is_file() and not asked.annotations
         sources.append(
             VqaSource(
                 kind="vqa",
-                questions=finder.file(asked.questions),
-                annotations=finder.file(asked.annotations),
+                questions=data.name if itself else finder.file(asked.questions),
+                annotations=finder.file(asked.annotations) if asked.annotations else None,
                 images=finder.folder(asked.images),
+                prefix=asked.prefix,
                 suffix=asked.suffix,
+                capitalise=asked.capitalise,
+                rule=asked.rule,
                 limit=limit,
             )
         )
