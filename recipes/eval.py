@@ -5,6 +5,7 @@ vlm-rlhf run recipes/configs/scenes/eval.yaml data.root=DIR systems.0.model.id=D
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -12,9 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit.cli.stage import stage_main
-from toolkit.config.schema import EvalRecipe, GenerationSpec, OnPolicyPairsSpec
+from toolkit.config.schema import BestOfNSpec, EvalRecipe, GenerationSpec, OnPolicyPairsSpec
 from toolkit.errors import RecipeError
-from toolkit.records import PreferenceRow
+from toolkit.records import PreferenceRow, PromptRow
+from toolkit.runs.atomic import atomic_write_text
 from toolkit.runs.directory import RunDirectory
 
 if TYPE_CHECKING:
@@ -34,6 +36,8 @@ def run(recipe: EvalRecipe, directory: RunDirectory, resume: bool) -> None:
     if recipe.on_policy_pairs is not None:
         inputs = inputs.with_pairs(on_policy_pairs(recipe, recipe.on_policy_pairs, directory))
 
+    if recipe.best_of_n is not None and reward is not None:
+        write_best_of_n(recipe, recipe.best_of_n, reward, directory)
     card = partial(reward_card, recipe, reward) if reward is not None else None
     summary = evaluate_systems(recipe, directory, inputs=inputs, reward=reward, reward_model_card=card)
     sys.stdout.write(summary_table(summary) + "\n")
@@ -58,35 +62,63 @@ def reward_card(recipe: EvalRecipe, reward: LearnedReward, rows: Sequence[Prefer
     return accuracy_card(rows, margins)
 
 
+def sampled(
+    recipe: EvalRecipe, spec: OnPolicyPairsSpec | BestOfNSpec, field: str, number: int, file: Path
+) -> tuple[Sequence[PromptRow], list[list[str]]]:
+    """The first caption prompts of the test data, and ``number`` completions of each by the system of ``spec``."""
+    from reward_models.on_policy import sample_completions
+    from toolkit.data.sources import load_prompt_rows
+    from toolkit.models.loading import load_vlm
+
+    system = next((system for system in recipe.systems if system.name == spec.system), None)
+    if system is None:
+        names = ", ".join(system.name for system in recipe.systems)
+        raise RecipeError("recipe", f"{field}.system: expected one of {names}, found {spec.system!r}")
+    captions = [source for source in recipe.data.test if source.kind == "caption"]
+    rows = load_prompt_rows(captions, Path(recipe.data.root))[: spec.images]
+    file.parent.mkdir(exist_ok=True)
+    generation = GenerationSpec(
+        max_new_tokens=recipe.generation.max_new_tokens,
+        temperature=spec.temperature,
+        batch_size=recipe.generation.batch_size,
+    )
+    vlm = load_vlm(system.model, trainable=False)
+    seed = recipe.run.seed
+    return rows, sample_completions(vlm, rows, number=number, generation=generation, seed=seed, file=file)
+
+
+def write_best_of_n(
+    recipe: EvalRecipe, spec: BestOfNSpec, reward: LearnedReward, directory: RunDirectory
+) -> None:
+    """Write ``best_of_n.json``: the held-out criterion as the reward model chooses among more and more."""
+    from recipes.preferences import metric_rater, scene_rater
+    from reward_models.best_of_n import measure_best_of_n
+    from toolkit.runs.metrics import json_safe
+
+    folder = directory.path / "best_of_n"
+    rows, completions = sampled(recipe, spec, "best_of_n", spec.samples, folder / "completions.jsonl")
+    cider = metric_rater(rows)
+    scenes = [Path(recipe.data.root) / recipe.scenes] if recipe.scenes is not None else None
+    criterion = scene_rater(scenes, rows) if scenes is not None else cider
+    measured = measure_best_of_n(reward, rows, completions, criterion, {"cider": cider} if scenes else {})
+    named = {"system": spec.system, "criterion": "scenes" if scenes else "cider", **measured}
+    atomic_write_text(directory.path / "best_of_n.json", json.dumps(json_safe(named), indent=2) + "\n")
+
+
 def on_policy_pairs(
     recipe: EvalRecipe, spec: OnPolicyPairsSpec, directory: RunDirectory
 ) -> Sequence[PreferenceRow]:
     """Sample a system on test pictures and rank by the scenes' criterion: pairs for the reward card."""
     from recipes.preferences import scene_rater
-    from reward_models.on_policy import ranked_pairs, sample_completions
-    from toolkit.data.sources import load_prompt_rows
+    from reward_models.on_policy import ranked_pairs
     from toolkit.data.writing import write_preference_rows
-    from toolkit.models.loading import load_vlm
 
-    system = next((system for system in recipe.systems if system.name == spec.system), None)
-    if system is None or recipe.scenes is None:
-        problem = f"on_policy_pairs: expected scenes and one of the systems, found system {spec.system!r}"
+    if recipe.scenes is None:
+        problem = "on_policy_pairs: the scenes' criterion ranks them, and scenes is not given"
         raise RecipeError("recipe", problem)
-    captions = [source for source in recipe.data.test if source.kind == "caption"]
-    rows = load_prompt_rows(captions, Path(recipe.data.root))[: spec.images]
     folder = directory.path / "on_policy"
-    folder.mkdir(exist_ok=True)
-    completions = sample_completions(
-        load_vlm(system.model, trainable=False),
-        rows,
-        number=spec.completions_per_prompt,
-        generation=GenerationSpec(
-            max_new_tokens=recipe.generation.max_new_tokens,
-            temperature=spec.temperature,
-            batch_size=recipe.generation.batch_size,
-        ),
-        seed=recipe.run.seed,
-        file=folder / "completions.jsonl",
+    rows, completions = sampled(
+        recipe, spec, "on_policy_pairs", spec.completions_per_prompt, folder / "completions.jsonl"
     )
     rater = scene_rater([Path(recipe.data.root) / recipe.scenes], rows)
     pairs = ranked_pairs(

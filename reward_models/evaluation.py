@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from reward_models.invariance import invariance
 from reward_models.measures import (
     accuracy,
     accuracy_by,
@@ -27,6 +28,7 @@ from toolkit.runs.metrics import json_safe
 __all__ = ["EVALUATION_FILE", "PairReport", "evaluate_pairs", "score_rows"]
 
 EVALUATION_FILE = "reward_evaluation.json"
+_INVARIANCE_ROWS = 16
 _FAILED_SHARE_MAX = 0.01
 
 
@@ -48,6 +50,8 @@ class PairReport:
         temperature: fitted on half of the pairs.
         ece: expected calibration error on the other half, at that temperature.
         reliability: points of the reliability plot of that half.
+        invariance: largest change of a score with padding, place in the batch and packing
+            (``reward_models.invariance``), on the first rows; empty for ensembles.
     """
 
     n: int
@@ -63,6 +67,7 @@ class PairReport:
     temperature: float
     ece: float
     reliability: list[dict[str, float]] = field(default_factory=list)
+    invariance: dict[str, float] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         """The report as JSON values; NaN becomes null."""
@@ -131,6 +136,7 @@ def evaluate_pairs(reward: LearnedReward, rows: Sequence[PreferenceRow]) -> Pair
         length_only_accuracy=float(max(longer.mean(), 1.0 - longer.mean())),
         **_looking(reward, kept, chosen),
         **_calibration(chosen, rejected),
+        invariance=invariance(reward, kept[:_INVARIANCE_ROWS]) if type(reward) is LearnedReward else {},
     )
 
 

@@ -66,7 +66,7 @@ class LearnedReward:
         self.config = config
         self.batch_size = batch_size
         blank = config.blank_images if blank_images is None else blank_images
-        self._encoder = PromptEncoder(model.vlm, blank_images=blank)
+        self.encoder = PromptEncoder(model.vlm, blank_images=blank)
         self._packs = can_pack(model.vlm)
 
     @classmethod
@@ -137,7 +137,7 @@ class LearnedReward:
         """Use the encoded prompts and features of ``other``, which must be on the same base."""
         if other.model.vlm is not self.model.vlm:
             raise ValueError("encodings are shared by reward models on one base only")
-        self._encoder = other._encoder
+        self.encoder = other.encoder
 
     def __call__(self, batch: RewardBatch) -> RewardOutput:
         """Raw scores of a batch; NaN where the model gave no finite number."""
@@ -168,7 +168,7 @@ class LearnedReward:
             DataError: a picture cannot be read, or image blocks and pictures differ in number.
         """
         scores = np.empty(len(completions), dtype=np.float64)
-        keys = self._encoder.keys(images)
+        keys = self.encoder.keys(images)
         groups = group_completions(prompts, images, keys, completions, most=_PACKED if self._packs else 1)
         was_training = self.model.model.training  # of the policy too, where the base is shared
         self.model.eval()
@@ -184,8 +184,8 @@ class LearnedReward:
 
     def _score(self, groups: Sequence[CompletionGroup], scores: NDArray[np.float64]) -> None:
         """Write the scores of the groups' rows into ``scores``, from one forward."""
-        encoded = self._encoder.encode([group.prompt for group in groups], [group.images for group in groups])
-        texts = [self._encoder.completions(group.texts) for group in groups]
+        encoded = self.encoder.encode([group.prompt for group in groups], [group.images for group in groups])
+        texts = [self.encoder.completions(group.texts) for group in groups]
         if self._packs:
             batch, ends = pack_completions(self.model.vlm, encoded, texts)
             found = self.model(batch, ends)

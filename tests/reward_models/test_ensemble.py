@@ -62,7 +62,7 @@ def test_members_are_adapters_on_one_base_alone_or_a_policys(ensemble, bases, pa
     folder, quantization = ensemble
     reward = EnsembleReward.load(folder)
     assert len({id(member.model.vlm) for member in reward.members}) == 1
-    assert len({id(member._encoder) for member in reward.members}) == 1
+    assert len({id(member.encoder) for member in reward.members}) == 1
     spec = ModelSpec(id=str(bases["llava"]), lora=LoraSpec(rank=8, alpha=8), quantization=quantization)
     policy = load_vlm(spec, trainable=True)
     trainable = [name for name, p in policy.model.named_parameters() if p.requires_grad]

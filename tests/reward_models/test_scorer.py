@@ -14,6 +14,7 @@ from PIL import Image
 from reward_models.__main__ import main
 from reward_models.checkpoint import describe, save_reward_model
 from reward_models.evaluation import score_rows
+from reward_models.invariance import invariance
 from reward_models.scorer import LearnedReward
 from toolkit.config.schema import LoraSpec, ModelSpec, QuantizationSpec
 from toolkit.errors import CheckpointError
@@ -120,8 +121,8 @@ def test_on_a_shared_base_it_scores_as_alone_and_leaves_the_policy_as_it_is(
 
 
 def policy_logprobs(policy, pairs, reward):
-    prompts = reward._encoder.encode([pairs[0].prompt], [pairs[0].images])
-    texts = reward._encoder.completions([pairs[0].chosen])
+    prompts = reward.encoder.encode([pairs[0].prompt], [pairs[0].images])
+    texts = reward.encoder.completions([pairs[0].chosen])
     with torch.no_grad():
         return completion_logprobs(policy.model, collate(policy, prompts, texts))[0]
 
@@ -186,3 +187,24 @@ def test_help_is_quick():
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
     )
     assert time.perf_counter() - began < 5
+
+
+@pytest.mark.parametrize("family", ["llava", "qwen2_5_vl"])
+def test_invariance_measures_what_padding_place_and_packing_change(family, bases, new_reward, pairs):
+    model, spec = new_reward(bases[family])
+    found = invariance(LearnedReward(model, describe(model.vlm, spec)), pairs)
+    assert found.keys() >= {"batch_right_padded", "batch_left_padded", "other_position"}
+    assert ("packed" in found) == (family == "llava")
+    assert all(0 <= value < 1e-5 for value in found.values())
+
+
+def test_a_model_that_reads_the_padding_is_found_out(saved_reward, pairs, monkeypatch):
+    reward = LearnedReward.load(saved_reward)
+    honest = reward.model.forward
+
+    def careless(batch, ends=None):
+        return honest(batch, ends) + 0.01 * batch.inputs["input_ids"].shape[1]
+
+    monkeypatch.setattr(reward.model, "forward", careless)
+    texts = [dataclasses.replace(row, chosen=row.chosen * (1 + i % 3)) for i, row in enumerate(pairs)]
+    assert invariance(reward, texts)["batch_right_padded"] > 0.01

@@ -47,6 +47,8 @@ def check_combinations(recipe: schema.Recipe, findings: Findings, launch: str = 
     if isinstance(recipe, schema.RlRecipe):
         _check_rewards(recipe, findings)
         _check_ppo(recipe, findings, launch)
+    if isinstance(recipe, schema.EvalRecipe) and recipe.best_of_n is not None and recipe.reward_model is None:
+        findings.add("best_of_n", "the reward model chooses: expected reward_model, found none")
     if isinstance(recipe, schema.EvalRecipe):
         _check_evaluation(recipe, findings)
     _check_validation(recipe, findings)

@@ -18,7 +18,7 @@ from toolkit.config.blocks import (
     Strict,
 )
 
-__all__ = ["EnsembleSpec", "OnPolicyPairsSpec", "PreferencesRecipe", "RewardLossSpec"]
+__all__ = ["BestOfNSpec", "EnsembleSpec", "OnPolicyPairsSpec", "PreferencesRecipe", "RewardLossSpec"]
 
 
 class OnPolicyPairsSpec(Strict):
@@ -27,6 +27,18 @@ class OnPolicyPairsSpec(Strict):
     system: str
     images: Count = 400
     completions_per_prompt: Annotated[int, Field(ge=2)] = 4
+    temperature: Positive = 1.0
+
+
+class BestOfNSpec(Strict):
+    """Sample a system ``samples`` times a picture, let the reward model choose, and see what a held-out criterion says.
+
+    The criterion is the scenes' hidden one where ``scenes`` is given, CIDEr-D otherwise.
+    """
+
+    system: str
+    images: Count = 200
+    samples: Annotated[int, Field(ge=2)] = 16
     temperature: Positive = 1.0
 
 

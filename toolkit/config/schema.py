@@ -38,7 +38,13 @@ from toolkit.config.blocks import (
     TestDataSpec,
     VqaSource,
 )
-from toolkit.config.reward_blocks import EnsembleSpec, OnPolicyPairsSpec, PreferencesRecipe, RewardLossSpec
+from toolkit.config.reward_blocks import (
+    BestOfNSpec,
+    EnsembleSpec,
+    OnPolicyPairsSpec,
+    PreferencesRecipe,
+    RewardLossSpec,
+)
 
 __all__ = [
     "CaptionSource",
@@ -46,6 +52,7 @@ __all__ = [
     "DataSpec",
     "DecodingSpec",
     "Dtype",
+    "BestOfNSpec",
     "EnsembleSpec",
     "EvalRecipe",
     "Fraction",
@@ -224,6 +231,7 @@ class EvalRecipe(Strict):
     text_only_reward_model: str | None = None
     preference_pairs: list[str] = []
     on_policy_pairs: OnPolicyPairsSpec | None = None
+    best_of_n: BestOfNSpec | None = None
     scenes: str | None = None
     differences: list[tuple[str, str]] = []
     generation: DecodingSpec = DecodingSpec()

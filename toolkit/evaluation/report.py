@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from toolkit.errors import DataError
 from toolkit.evaluation.report_curves import curves_section
 from toolkit.evaluation.report_inputs import ReportInputs, find_runs, read_inputs
+from toolkit.evaluation.report_reward import best_of_n_section, diagnostics_section
 from toolkit.evaluation.report_sections import (
     differences_section,
     headline,
@@ -69,6 +70,8 @@ def build_page(inputs: ReportInputs) -> str:
         ("scores", table_section(summary)),
         ("differences", differences_section(summary)),
         ("reward-model", reward_model_section(summary)),
+        ("reward-diagnostics", diagnostics_section(inputs.runs)),
+        ("best-of-n", best_of_n_section(inputs.best_of_n)),
         ("curves", curves_section(inputs.runs)),
         ("samples", samples_section(inputs.samples, inputs.samples_folder, list(summary.get("rows", {})))),
         ("runs", runs_section(inputs.runs)),

@@ -39,14 +39,17 @@ class Bar:
     colour: str = "var(--accent)"
 
 
-def line_chart(title: str, series: Sequence[Series]) -> str:
-    """An SVG of one or more lines over steps. Long series are drawn faintly, with their running mean on top."""
+def line_chart(title: str, series: Sequence[Series], *, unit: str = "step") -> str:
+    """An SVG of one or more lines over steps, or over what ``unit`` names.
+
+    Long series are drawn faintly, with their running mean on top.
+    """
     xs = [x for line in series for x, _ in line.points]
     ys = [y for line in series for _, y in line.points]
     ticks = nice_ticks(min(ys), max(ys))
     low, high = min(ticks[0], min(ys)), max(ticks[-1], max(ys))
     frame = _Frame(min(xs), max(xs), low, high)
-    parts = [frame.grid(ticks)]
+    parts = [frame.grid(ticks, unit)]
     for line in series:
         smooth = len(line.points) >= _SMOOTHED_FROM
         parts.append(frame.path(line.points, line.colour, faint=smooth))
@@ -129,7 +132,7 @@ class _Frame:
     def y(self, value: float) -> float:
         return _HEIGHT - _BOTTOM - (_HEIGHT - _TOP - _BOTTOM) * (value - self.y_low) / self.y_span
 
-    def grid(self, ticks: Sequence[float]) -> str:
+    def grid(self, ticks: Sequence[float], unit: str) -> str:
         right = _WIDTH - _RIGHT
         lines = [
             f'<line class="grid" x1="{_LEFT}" x2="{right}" y1="{self.y(tick):.1f}" y2="{self.y(tick):.1f}"/>'
@@ -140,7 +143,7 @@ class _Frame:
         lines += [
             f'<text class="tick" x="{place}" y="{_HEIGHT - 7}" text-anchor="{anchor}">{escape(label)}</text>'
             for value, anchor, place in ends
-            for label in [f"step {value:g}" if anchor == "end" else f"{value:g}"]
+            for label in [f"{unit} {value:.4g}" if anchor == "end" else f"{value:.4g}"]
         ]
         return "".join(lines)
 

@@ -6,7 +6,7 @@ import base64
 import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,10 @@ _MAX_IMAGE_SIDE = 320
 
 @dataclass(frozen=True, slots=True)
 class StageRun:
-    """One run directory: its recipe as text, ``environment.json``, its metric lines and how long it took."""
+    """One run directory: its recipe as text, ``environment.json``, its metric lines and how long it took.
+
+    ``evaluation`` is what a reward run measured on held-out pairs, ``reward_evaluation.json``.
+    """
 
     name: str
     stage: str
@@ -29,6 +32,7 @@ class StageRun:
     environment: Mapping[str, Any]
     metrics: Sequence[Mapping[str, Any]]
     seconds: float | None = None
+    evaluation: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +44,7 @@ class ReportInputs:
     summary: Mapping[str, Any]
     samples: Sequence[Mapping[str, Any]]
     samples_folder: Path | None
+    best_of_n: Mapping[str, Any] = field(default_factory=dict)
 
 
 def find_runs(root: Path) -> tuple[list[Path], Path | None]:
@@ -75,7 +80,12 @@ def read_inputs(runs: Sequence[Path], evaluation: Path | None, *, title: str, sa
     folder = evaluation / "samples"
     rows = _read_json(folder / "samples.json", default=[])
     return ReportInputs(
-        title, stages, _read_json(evaluation / "summary.json", default={}), rows[:samples], folder
+        title,
+        stages,
+        _read_json(evaluation / "summary.json", default={}),
+        rows[:samples],
+        folder,
+        _read_json(evaluation / "best_of_n.json", default={}),
     )
 
 
@@ -101,6 +111,7 @@ def _read_run(path: Path) -> StageRun:
         environment=_read_json(path / "environment.json", default={}),
         metrics=read_metrics(metrics_path) if metrics_path.exists() else [],
         seconds=_read_json(path / "finished.json", default={}).get("seconds"),
+        evaluation=_read_json(path / "reward_evaluation.json", default={}),
     )
 
 
