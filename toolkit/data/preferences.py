@@ -23,6 +23,26 @@ from toolkit.records import PreferenceRow, RankedRow
 
 __all__ = ["agreement_of", "pairs_of", "ranked", "read_preference_rows", "read_ranked_rows"]
 
+_TEMPLATE_MARKS = (
+    *(
+        "<|im_start|>",
+        "<|im_end|>",
+        "<|start_header_id|>",
+        "<|eot_id|>",
+        "<|endoftext|>",
+        "<end_of_utterance>",
+    ),
+    *(
+        "<start_of_turn>",
+        "<end_of_turn>",
+        "[INST]",
+        "[/INST]",
+        "</s>",
+        "<image>",
+        "\nASSISTANT:",
+        "\n\nAssistant:",
+    ),
+)
 _OWN_COLUMNS = {
     *("prompt", "image", "images", "sample_id", "task", "margin", "source", "weight", "tie", "agreement"),
     *("chosen", "rejected", "chosen_ratings", "rejected_ratings", "completions", "ratings"),
@@ -90,7 +110,22 @@ def _ranked_row(values: dict[str, Any], folder: Path, default_id: str) -> Ranked
         "weight": _number(values, "weight", 1.0, above=0.0),
         "meta": {key: value for key, value in values.items() if key not in _OWN_COLUMNS},
     }
-    return RankedRow(**build(values), **common, **common_columns(values, folder, default_id))
+    row = RankedRow(**build(values), **common, **common_columns(values, folder, default_id))
+    _refuse_template_marks(row)
+    return row
+
+
+def _refuse_template_marks(row: RankedRow) -> None:
+    """Texts that were exported with a chat template would be templated twice, and score as nonsense."""
+    blocks = [block for message in row.prompt for block in message["content"] if block["type"] == "text"]
+    named = [("prompt", block["text"]) for block in blocks] + [("completion", t) for t in row.completions]
+    for name, text in named:
+        mark = next((mark for mark in _TEMPLATE_MARKS if mark in text), None)
+        if mark is not None:
+            raise ValueError(
+                f"the {name} {shown(text)} holds {shown(mark)}, a mark of a chat template; give the text alone, "
+                "as messages: the model's own template is applied"
+            )
 
 
 def _pair_columns(values: dict[str, Any]) -> dict[str, Any]:
