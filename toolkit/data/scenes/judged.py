@@ -15,7 +15,7 @@ from toolkit.data.scenes.mistakes import attribute_mistake, relation_mistake
 from toolkit.data.scenes.questions import questions
 from toolkit.data.scenes.scene import Group, Scene
 
-__all__ = ["judged_texts"]
+__all__ = ["directed", "judged_texts"]
 
 Statement = tuple[str, str, str]
 """(prompt, right completion, wrong completion)."""
@@ -50,10 +50,15 @@ def judged_texts(
         yield asked, wrong, False
 
 
+def directed(scene: Scene, prompt: str, *, backward: bool) -> tuple[str, tuple[Group, ...]]:
+    """The prompt with a direction (``… from left to right.``), and the scene's groups in that order."""
+    asked = f"{prompt.rstrip('.')} {_DIRECTIONS[scene.layout][backward]}."
+    return asked, scene.groups[::-1] if backward else scene.groups
+
+
 def _listing(scene: Scene, rng: random.Random, prompt: str) -> Statement:
     """The objects in the order that the prompt asks for, and in another one."""
-    backward = rng.random() < 0.5
-    groups = scene.groups[::-1] if backward else scene.groups
+    asked, groups = directed(scene, prompt, backward=rng.random() < 0.5)
     wrong = groups[::-1]
     while len(groups) > 2 and (wrong := tuple(rng.sample(groups, len(groups)))) == groups:
         pass
@@ -63,7 +68,6 @@ def _listing(scene: Scene, rng: random.Random, prompt: str) -> Statement:
     def caption(order: Sequence[Group]) -> str:
         return symmetric([phrases[group] for group in order], scene.layout, random.Random(wording))
 
-    asked = f"{prompt.rstrip('.')} {_DIRECTIONS[scene.layout][backward]}."
     return asked, caption(groups), caption(wrong)
 
 

@@ -17,6 +17,7 @@ __all__ = [
     "directional",
     "noun_phrase",
     "plain_caption",
+    "plain_list",
     "references",
     "symmetric",
 ]
@@ -90,6 +91,11 @@ def plain_caption(scene: Scene, rng: random.Random) -> str:
     """A telegraphic list, as a base model writes before it has learnt our style: ``red circle small, …``."""
     groups = list(scene.groups)
     rng.shuffle(groups)
+    return plain_list(groups)
+
+
+def plain_list(groups: Sequence[Group]) -> str:
+    """The groups as a telegraphic list, in the order given."""
     items = []
     for group in groups:
         number = "" if group.count == 1 else f"{NUMBER_WORDS[group.count]} "

@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 
 from toolkit.data.scenes.drawing import draw_scene, patch_labels
-from toolkit.data.scenes.judged import judged_texts
+from toolkit.data.scenes.judged import directed, judged_texts
 from toolkit.data.scenes.language import (
     directional,
     noun_phrase,
     plain_caption,
+    plain_list,
     plural,
     references,
     symmetric,
@@ -39,6 +40,7 @@ def write_pretraining(folder: Path, *, seed: int, rows: int, patch_px: int = 8) 
     """Write ``rows`` training scenes as ``images/`` and ``rows.jsonl`` (prompt, completion, images).
 
     ``judged.jsonl`` holds completions on the same pictures that are right or wrong, two lines a picture.
+    ``listings.jsonl`` lists the objects in both directions that a prompt may ask for.
 
     ``texts.txt`` holds the texts for the tokenizer: also those that come with fine-tuning. ``patch_labels.npz``
     says for each patch of ``patch_px`` pixels which colour, shape and size it shows.
@@ -58,6 +60,9 @@ def write_pretraining(folder: Path, *, seed: int, rows: int, patch_px: int = 8) 
             draw_scene(scene).save(folder / image_name(scene))
             for row in _rows(scene):
                 file.write(json.dumps(row) + "\n")
+    with (folder / "listings.jsonl").open("w", encoding="utf-8") as file:
+        for scene in scenes:
+            file.writelines(json.dumps(row) + "\n" for row in _as_rows(scene, _listings(scene), "listing-"))
     rng = random.Random(f"judged/{seed}")
     with (folder / "judged.jsonl").open("w", encoding="utf-8") as file:
         for _ in range(_JUDGED_ROUNDS):
@@ -83,16 +88,24 @@ def _rows(scene: Scene) -> Iterator[dict[str, Any]]:
     yield from _as_rows(scene, texts)
 
 
-def _as_rows(scene: Scene, texts: Iterable[tuple[str, str]]) -> Iterator[dict[str, Any]]:
+def _as_rows(scene: Scene, texts: Iterable[tuple[str, str]], tag: str = "") -> Iterator[dict[str, Any]]:
     for number, (prompt, completion) in enumerate(texts):
         yield {
-            "sample_id": f"{scene.image_id}-{number}",
-            "task": "caption" if prompt == CAPTION_PROMPT else "vqa",
+            "sample_id": f"{scene.image_id}-{tag}{number}",
+            "task": "caption" if prompt.startswith(CAPTION_PROMPT[:-1]) else "vqa",
             "prompt": prompt,
             "completion": completion,
             "images": [image_name(scene)],
             "image_id": scene.image_id,
         }
+
+
+def _listings(scene: Scene) -> Iterator[tuple[str, str]]:
+    """The objects from left to right or top to bottom, and the other way; nothing where there is one group."""
+    if len(scene.groups) > 1:
+        for backward in (False, True):
+            asked, groups = directed(scene, CAPTION_PROMPT, backward=backward)
+            yield asked, plain_list(groups)
 
 
 def _remark(scene: Scene, rng: random.Random) -> str:

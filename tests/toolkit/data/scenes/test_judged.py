@@ -6,7 +6,8 @@ from itertools import pairwise
 import pytest
 
 from toolkit.data.scenes.gold import gold, mentions
-from toolkit.data.scenes.judged import judged_texts
+from toolkit.data.scenes.judged import directed, judged_texts
+from toolkit.data.scenes.language import plain_list
 from toolkit.data.scenes.sampling import sample_scenes
 
 PROMPT = "Describe the image."
@@ -65,3 +66,11 @@ def test_no_order_of_mention_is_preferred(judged):
         ]
         assert len(shares) > 150
         assert sum(shares) / len(shares) == pytest.approx(0.5, abs=0.08)
+
+
+def test_lists_are_written_in_both_directions(judged):
+    for scene in {row[0].image_id: row[0] for row in judged}.values():
+        (ahead, first), (back, last) = (directed(scene, PROMPT, backward=way) for way in (False, True))
+        assert first == last[::-1] == scene.groups
+        assert ahead != back
+        assert plain_list(first).split(", ") == plain_list(last).split(", ")[::-1]
