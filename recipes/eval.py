@@ -18,6 +18,7 @@ from toolkit.errors import RecipeError
 from toolkit.records import PreferenceRow, PromptRow
 from toolkit.runs.atomic import atomic_write_text
 from toolkit.runs.directory import RunDirectory
+from toolkit.runs.processes import is_main_process, process_count
 
 if TYPE_CHECKING:
     from reward_models.scorer import LearnedReward
@@ -28,6 +29,12 @@ def run(recipe: EvalRecipe, directory: RunDirectory, resume: bool) -> None:
     from toolkit.evaluation.inputs import read_inputs
 
     inputs = read_inputs(recipe, judged=recipe.reward_model is not None)
+    if process_count() > 1:
+        from toolkit.evaluation.stage import decode_shares
+
+        decode_shares(recipe, directory, inputs.split)
+        if not is_main_process():
+            return  # the first process scores what all have decoded
     from reward_models.scorer import LearnedReward
     from toolkit.evaluation.stage import evaluate_systems
     from toolkit.evaluation.summary import summary_table

@@ -78,11 +78,7 @@ def start(
 
     path = find_recipe(recipe)
     loaded = load_recipe(path, overrides)
-    if loaded.stage in ("pipeline", "report", "eval") and launch != "none":
-        raise UsageError(
-            f"--launch {launch}: {'an' if loaded.stage == 'eval' else 'a'} {loaded.stage} recipe runs in one process",
-            remedy="give --launch to a stage's recipe",
-        )
+    _require_launch(loaded.stage, launch)
     check_recipe(loaded, Path(path), launch=launch)
     RunDirectory(loaded.run.output_dir).check(loaded, resume=resume)
     command = stage_command(
@@ -100,3 +96,16 @@ def start(
     sys.stderr.write(f"$ {quoted(command)}\n")
     sys.stderr.flush()
     return run_child(command)
+
+
+def _require_launch(stage: str, launch: str) -> None:
+    if stage in ("pipeline", "report") and launch != "none":
+        raise UsageError(
+            f"--launch {launch}: a {stage} recipe runs in one process",
+            remedy="give --launch to a stage's recipe",
+        )
+    if stage == "eval" and (launch.startswith("zero") or launch == "fsdp"):
+        raise UsageError(
+            f"--launch {launch}: an eval recipe shares batches, never weights",
+            remedy="use --launch ddp, or none",
+        )

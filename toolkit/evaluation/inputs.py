@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit.config.schema import RowsSource
-from toolkit.errors import DataError, RecipeError, UsageError
+from toolkit.errors import DataError, RecipeError
 from toolkit.evaluation.split import Id, TestSplit
 from toolkit.records import PreferenceRow
-from toolkit.runs.processes import process_count
 
 if TYPE_CHECKING:
     from toolkit.config.schema import EvalRecipe
@@ -51,15 +50,9 @@ def read_inputs(recipe: EvalRecipe, *, judged: bool) -> EvaluationInputs:
         judged: whether there is a reward model to judge pairs with.
 
     Raises:
-        UsageError: a launcher started several processes: each would write the same files.
         RecipeError: names that clash or do not exist, pairs without a reward model; all at once.
         DataError: the data of the test split, the pairs, the training references or the scenes are wrong.
     """
-    if process_count() > 1:
-        raise UsageError(
-            f"an eval recipe runs in one process, found {process_count()}",
-            remedy="start it without a launcher; for several GPUs evaluate one system on each",
-        )
     check_names(recipe, judged=judged)
     from toolkit.data.sources import load_prompt_rows
 

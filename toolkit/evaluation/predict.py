@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from toolkit.config.schema import DecodingSpec, ModelSpec
     from toolkit.models.loading import LoadedVlm
 
-__all__ = ["checkpoint_fingerprint", "decoding_header", "is_complete", "predict_rows"]
+__all__ = ["checkpoint_fingerprint", "decoding_header", "is_complete", "missing_batches", "predict_rows"]
 
 
 def predict_rows(
@@ -59,6 +59,19 @@ def predict_rows(
         if after_batch is not None:
             after_batch()
     return [predictions[row.sample_id] for row in rows]
+
+
+def missing_batches(
+    file: PredictionFile, rows: Sequence[PromptRow], decoding: DecodingSpec
+) -> list[list[PromptRow]]:
+    """The batches of ``predict_rows`` that ``file`` does not hold whole."""
+    done = file.read()
+    samples = Strategy.of(decoding).samples
+    return [
+        batch
+        for batch in _batches(rows, decoding.batch_size)
+        if any(name not in done for row in batch for name in sample_ids(row.sample_id, samples))
+    ]
 
 
 def is_complete(file: PredictionFile, rows: Sequence[PromptRow], decoding: DecodingSpec) -> bool:

@@ -36,17 +36,35 @@ from toolkit.evaluation.system import (
     write_samples_of,
 )
 from toolkit.evaluation.tokens import TokenCounter
-from toolkit.records import PreferenceRow
+from toolkit.records import PreferenceRow, PromptRow
 
 if TYPE_CHECKING:
     from toolkit.config.schema import EvalRecipe, SystemSpec
     from toolkit.rewards.base import Reward
     from toolkit.runs.directory import RunDirectory
 
-__all__ = ["RewardModelCard", "evaluate_systems"]
+__all__ = ["RewardModelCard", "decode_shares", "evaluate_systems"]
 
 RewardModelCard = Callable[[Sequence[PreferenceRow]], Mapping[str, Any]]
 _logger = logging.getLogger("vlm_rlhf.evaluation")
+
+
+def decode_shares(recipe: EvalRecipe, run: RunDirectory, split: TestSplit) -> None:
+    """Decode everything that ``evaluate_systems`` will score, together with the other processes of the launcher.
+
+    Raises:
+        CheckpointError: a system is no checkpoint.
+    """
+    from toolkit.evaluation.shares import DecodingTask, decode_together
+
+    def task(system: SystemSpec, name: str, rows: Sequence[PromptRow]) -> DecodingTask:
+        return DecodingTask(system.model, rows, run.path / "systems" / name, f"decode {name}")
+
+    tasks = [task(system, system.name, split.rows) for system in recipe.systems]
+    wrong = shuffled_images(split.rows)
+    tasks += [task(s, "blind-shuffled", wrong) for s in recipe.systems if s.name == recipe.blind_from]
+    stopped = "evaluation stopped; decoded batches are kept"
+    decode_together(tasks, recipe.generation, lambda: run.stop.raise_if_requested(stopped))
 
 
 def evaluate_systems(
@@ -155,8 +173,7 @@ class _Stage:
         candidates = {"a constant text": constant}
         system = next((item for item in self.recipe.systems if item.name == self.recipe.blind_from), None)
         if system is not None:
-            rows = shuffled_images(self.split.rows)
-            wrong = TestSplit.from_rows(rows, where="shuffled images")
+            wrong = TestSplit.from_rows(shuffled_images(self.split.rows), where="shuffled images")
             decoded = self.decode(system, "blind-shuffled", wrong)
             candidates[f"{system.name} with shuffled images"] = self.score(
                 "blind-shuffled", self.split, decoded

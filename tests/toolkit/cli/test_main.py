@@ -84,7 +84,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["run", "sft.yaml", "--processes", "2"], "--processes 2 needs a launcher"),
         (["run", "sft.yaml", "--processes", "0"], "--processes 0: expected at least 1"),
         (["run", "scenes/quickstart", "--launch", "ddp"], "--launch ddp: a pipeline recipe runs in one process"),
-        (["run", "scenes/eval", "--launch", "ddp"], "--launch ddp: an eval recipe runs in one process"),
+        (["run", "scenes/eval", "--launch", "zero3"], "--launch zero3: an eval recipe shares batches, never weights"),
         (["recipes", "cp", "scenes/ppoo", "x"], "did you mean 'scenes/ppo'?"),
     ],
 )  # fmt: skip

@@ -12,7 +12,7 @@ from toolkit.config.blocks import CaptionSource, ModelSpec, RunSpec
 from toolkit.config.blocks import TestDataSpec as DataOfTest
 from toolkit.config.schema import EvalRecipe, SystemSpec
 from toolkit.data.splits import part_of
-from toolkit.errors import DataError, UsageError
+from toolkit.errors import DataError
 from toolkit.evaluation.inputs import read_inputs
 
 NAMES = [f"{number:03}.png" for number in range(60)]
@@ -54,9 +54,3 @@ def test_a_file_of_training_images_is_used_whole(one_file: Path) -> None:
 def test_references_of_test_images_alone_are_refused(one_file: Path) -> None:
     with pytest.raises(DataError, match="every image is a test image"):
         read_inputs(recipe(one_file, "all"), judged=False)
-
-
-def test_several_processes_are_refused(one_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(UsageError, match="one process, found 2"):
-        read_inputs(recipe(one_file, "test"), judged=False)
