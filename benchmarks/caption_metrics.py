@@ -8,9 +8,11 @@ before, and times are medians; the two sides take turns. With ``--json`` one JSO
 ``reward_256`` (times faster than pycocoevalcap with references tokenized beforehand and given frequencies),
 ``reward_64_as_example``, ``reward_256_as_example`` (… than calling it as its example does), ``cider_only_256``
 (… than its scorer alone on tokenized input), ``evaluation_5000`` (tokenizing, BLEU, ROUGE-L, CIDEr-D; our side in a
-fresh process), ``reward_memory_growth_mb`` (over 1,000 calls), ``train_scale_rss_mb``, ``train_scale_start_s`` (a
-fresh process that loads a saved table of 113,287 images with 566,435 references and scores a batch),
-``train_scale_build_s``, ``train_scale_build_rss_mb``, and ``seconds`` with the medians behind the ratios.
+fresh process), ``reward_memory_growth_mb`` (over 1,000 calls), ``bootstrap_1000_s`` (CPU seconds: CIDEr of 5,000
+images, document frequencies counted anew in each of 1,000 resamples, from 100 of them; two are compared with scoring
+them as files), ``train_scale_rss_mb``, ``train_scale_start_s`` (a fresh process that loads a saved table of 113,287
+images with 566,435 references and scores a batch), ``train_scale_build_s``, ``train_scale_build_rss_mb``, and
+``seconds`` with the medians behind the ratios.
 """
 
 from __future__ import annotations
@@ -32,9 +34,8 @@ from official_captions import Official, official_evaluation
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # a checkout that is not installed serves too
 
-PARTS = ("reward", "evaluation", "train_scale")
+PARTS = ("reward", "evaluation", "bootstrap", "train_scale")
 REPEATS = 7
-TRAIN_IMAGES = 113_287
 
 
 def main() -> int:
@@ -51,15 +52,9 @@ def main() -> int:
     )
     parser.add_argument("--only", choices=PARTS, action="append", help="a part of the measurements")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
-    parser.add_argument("--child", nargs="+", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.invented:
         arguments.data = None
-    if arguments.child:
-        sys.stdout.write(
-            json.dumps(CHILDREN[arguments.child[0]](arguments.data, *arguments.child[1:])) + "\n"
-        )
-        return 0
     parts = arguments.only or PARTS
     found: dict[str, Any] = {"seconds": {}}
     corpus = load_corpus(arguments.data)
@@ -69,6 +64,8 @@ def main() -> int:
         found |= child(arguments.data, "memory")
     if "evaluation" in parts:
         measure_evaluation(corpus, arguments.data, found)
+    if "bootstrap" in parts:
+        found |= child(arguments.data, "bootstrap")
     if "train_scale" in parts:
         measure_train_scale(arguments.data, found)
     sys.stdout.write(json.dumps(found) + "\n" if arguments.json else table(found))
@@ -177,101 +174,11 @@ def measure_train_scale(data: Path | None, found: dict[str, Any]) -> None:
 
 def child(data: Path | None, *call: str) -> dict[str, Any]:
     """Run one measurement in a fresh process."""
-    source = ["--data", str(data)] if data else ["--invented"]
-    command = [sys.executable, __file__, *source, "--child", *call]
+    script = Path(__file__).with_name("caption_processes.py")
+    command = [sys.executable, str(script), str(data or ""), *call]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE)
     found: dict[str, Any] = json.loads(done.stdout)
     return found
-
-
-def child_evaluation(data: Path | None, which: str) -> dict[str, Any]:
-    """Time and scores of our evaluation of one system."""
-    from toolkit.metrics import score_captions
-
-    corpus = load_corpus(data)
-    began_s = time.perf_counter()
-    scores = score_captions(corpus.references, corpus.systems[int(which)])
-    return {"time_s": time.perf_counter() - began_s, "scores": scores.corpus}
-
-
-def child_memory(data: Path | None) -> dict[str, Any]:
-    """Growth of resident memory from the 100th to the 1,000th reward call of 64 new captions."""
-    from toolkit.metrics import CiderD, DocumentFrequencies
-
-    corpus = load_corpus(data)
-    scorer = CiderD(corpus.references, DocumentFrequencies.from_references(corpus.references))
-    ids = list(corpus.references)
-    captions = [text for texts in corpus.references.values() for text in texts]
-    supply = crossed_captions(captions, 64_000, seed=5)
-    sizes = []
-    for call in range(1000):
-        scorer.score(ids[call : call + 64], [next(supply) for _ in range(64)])
-        if call in (99, 999):
-            sizes.append(resident_mb())
-    return {"reward_memory_growth_mb": sizes[1] - sizes[0]}
-
-
-def child_build(data: Path | None, table_file: str, references_file: str) -> dict[str, Any]:
-    """Build and save a table of COCO's training size."""
-    from toolkit.metrics import DocumentFrequencies
-
-    captions = [text for texts in load_corpus(data).references.values() for text in texts]
-    supply = crossed_captions(captions, TRAIN_IMAGES * 5, seed=3)
-    references = {image: [next(supply) for _ in range(5)] for image in range(TRAIN_IMAGES)}
-    with open(references_file, "w", encoding="utf-8") as stream:
-        json.dump(references, stream)
-    began_s = time.perf_counter()
-    made = DocumentFrequencies.from_references(references)
-    made.save(table_file)
-    told = {"train_scale_build_s": time.perf_counter() - began_s, "train_scale_build_rss_mb": peak_mb()}
-    return told | {"train_scale_ngrams": {"distinct": int(made.counts.size)}}
-
-
-def child_start(data: Path | None, table_file: str, references_file: str) -> dict[str, Any]:
-    """Start from the saved table and score one batch of 256."""
-    from toolkit.metrics import CiderD, DocumentFrequencies
-    from toolkit.metrics.files import read_references
-
-    references = read_references(references_file)
-    own = resident_mb()
-    began_s = time.perf_counter()
-    scorer = CiderD(references, DocumentFrequencies.load(table_file))
-    ids = list(references)[:256]
-    scorer.score(ids, [references[key][0] for key in ids])
-    seconds = time.perf_counter() - began_s
-    for first in range(256, 256 * 40, 256):
-        ids = list(references)[first : first + 256]
-        scorer.score(ids, [references[key][0] for key in ids])
-    told = {"train_scale_start_s": seconds, "train_scale_rss_mb": resident_mb()}
-    return told | {"train_scale_private_mb": private_mb(), "train_scale_captions_alone_mb": own}
-
-
-def resident_mb() -> float:
-    """Resident memory of this process, pages of mapped files included."""
-    return _status("VmRSS")
-
-
-def private_mb() -> float:
-    """Resident memory that no other process shares."""
-    return _status("RssAnon")
-
-
-def peak_mb() -> float:
-    """The most resident memory that this process ever had."""
-    return _status("VmHWM")
-
-
-def _status(name: str) -> float:
-    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{name}:"))
-
-
-CHILDREN = {
-    "build": child_build,
-    "evaluation": child_evaluation,
-    "memory": child_memory,
-    "start": child_start,
-}
 
 
 if __name__ == "__main__":

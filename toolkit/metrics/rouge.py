@@ -42,9 +42,7 @@ def _common(places: dict[str, int], size: int, reference: Sequence[str]) -> int:
     """Longest common subsequence with one bit a token (Hyyrö, 2004): ``places`` holds the bits of each token."""
     whole = (1 << size) - 1
     row = whole
-    for token in reference:
-        hits = places.get(token)
-        if hits:
-            taken = row & hits
-            row = ((row + taken) | (row - taken)) & whole
+    for hits in filter(None, map(places.get, reference)):
+        taken = row & hits
+        row = ((row + taken) | (row - taken)) & whole
     return size - row.bit_count()
