@@ -14,6 +14,7 @@ from toolkit.data.images import check_image
 from toolkit.data.preferences import read_ranked_rows
 from toolkit.data.writing import write_rows
 from toolkit.errors import DataError, UsageError
+from toolkit.records import ImageSource
 
 __all__ = ["Conversion", "convert_preferences"]
 
@@ -44,7 +45,8 @@ def convert_preferences(
         out: folder to write.
         origin: where pictures and captions lie.
         licence: for the rows' ``licence`` column; by default what the data set's own card states.
-        val_share: share of the pictures (of the sentences, for NLVR) whose rows go to ``val.jsonl``, by hash.
+        val_share: share of the pictures (of the sentences, for NLVR) whose rows go to ``val.jsonl``, by hash;
+            rows there whose picture a training row has too are left out.
         skip_faulty: leave faulty rows out instead of refusing the file.
 
     Raises:
@@ -62,14 +64,15 @@ def convert_preferences(
     if not rows:
         raise DataError(escaped(source), ["no usable rows", *problems[:20]], remedy=f"is it a {kind} file?")
     stated = licence or CONVERTERS[kind].licence
-    parts: dict[str, list[dict[str, Any]]] = {"train": [], "val": []}
+    parts: dict[str, list[ConvertedRow]] = {"train": [], "val": []}
     for row in rows:
-        values = {"source": kind, **({"licence": stated} if stated else {}), **row.values}
-        parts["val" if _share(row.group) < val_share else "train"].append(values)
+        parts["val" if _share(row.group) < val_share else "train"].append(row)
+    parts["val"] = list(_unseen(parts["val"], parts["train"], problems))
+    common = {"source": kind, **({"licence": stated} if stated else {})}
     files = {}
     for name, part in parts.items():
         if part:
-            path = write_rows(part, out / f"{name}.jsonl")
+            path = write_rows(({**common, **row.values} for row in part), out / f"{name}.jsonl")
             wrong: list[str] = []
             read_ranked_rows(path, wrong)
             if wrong:
@@ -113,6 +116,24 @@ def _sound(rows: Iterator[ConvertedRow], problems: list[str]) -> Iterator[Conver
         problems.extend(f"{row.where}: {problem}" for problem in wrong)
         if not wrong:
             yield row
+
+
+def _unseen(
+    val: list[ConvertedRow], train: list[ConvertedRow], problems: list[str]
+) -> Iterator[ConvertedRow]:
+    """The rows of ``val`` without a picture of ``train``: sentences may share one."""
+    if not val:
+        return
+    seen = {_digest(image) for row in train for image in row.values["images"]}
+    for row in val:
+        if any(_digest(image) in seen for image in row.values["images"]):
+            problems.append(f"{row.where}: its picture is in train.jsonl too")
+        else:
+            yield row
+
+
+def _digest(image: ImageSource) -> bytes:
+    return hashlib.sha256(image.read_bytes() if isinstance(image, Path) else image).digest()
 
 
 def _share(group: str) -> float:

@@ -21,6 +21,7 @@ __all__ = ["CONVERTERS", "ConvertedRow", "Converter", "Origin"]
 Values = dict[str, Any]
 Placed = Iterable[tuple[str, Values]]
 _TURN = re.compile(r"\n\n(Human|Assistant): ?")
+_LIST_MOST = 8
 _CAPTION_PROMPT = "Describe the image."
 _TRUE_FALSE = "Is this sentence true or false? {}"
 
@@ -196,7 +197,11 @@ def _sentence(values: Values, origin: Origin) -> Values:
 
 
 def _ratings(placed: Placed, origin: Origin, problems: list[str]) -> Iterator[ConvertedRow]:
-    """Flickr8k-Expert and CrowdFlower: all rated captions of a picture as one ranked list."""
+    """Flickr8k-Expert and CrowdFlower: the rated captions of a picture as lists of at most eight.
+
+    CrowdFlower has some 400 captions a picture, nearly all of them of other pictures. They are dealt out like cards,
+    best first, so that every list gets good and bad ones as far as there are.
+    """
     captions = _caption_texts(origin.captions) if origin.captions is not None else {}
     rated: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     first: dict[str, str] = {}
@@ -216,14 +221,12 @@ def _ratings(placed: Placed, origin: Origin, problems: list[str]) -> Iterator[Co
         except DataError as error:
             problems.extend(f"{first[image]}: {problem}" for problem in error.problems)
             continue
-        values = {
-            "prompt": _CAPTION_PROMPT,
-            "images": [picture],
-            "image_id": image,
-            "completions": list(found),
-            "ratings": list(found.values()),
-        }
-        yield ConvertedRow(first[image], values, image)
+        common = {"prompt": _CAPTION_PROMPT, "images": [picture], "image_id": image}
+        ordered = sorted(found.items(), key=lambda item: -sum(item[1]) / len(item[1]))
+        hands = -(-len(ordered) // _LIST_MOST)
+        for hand in (ordered[start::hands] for start in range(hands)):
+            columns = {"completions": [text for text, _ in hand], "ratings": [given for _, given in hand]}
+            yield ConvertedRow(first[image], {**common, **columns}, image)
 
 
 def _rated(values: Values, captions: dict[str, str]) -> tuple[str, str, list[float]]:

@@ -170,6 +170,16 @@ def test_votes_of_the_crowd_give_shares(tmp_path: Path, pictures: Path) -> None:
     assert row.agreements[0][1] == pytest.approx(0.5 * (1 + 2 / 3 - 1 / 3))
 
 
+def test_many_ratings_of_a_picture_are_dealt_into_lists_with_good_and_bad_ones(
+    tmp_path: Path, pictures: Path
+) -> None:
+    votes = [{"image": "a.png", "caption": f"c{n}", "yes": int(n < 3), "no": int(n >= 3)} for n in range(19)]
+    lists = converted(tmp_path, pictures, "flickr8k-ratings", votes)
+    assert sorted(len(row.completions) for row in lists) == [6, 6, 7]
+    assert {text for row in lists for text in row.completions} == {f"c{n}" for n in range(19)}
+    assert all(row.ranks.count(0) == 1 and set(row.ranks) == {0, 1} for row in lists)
+
+
 @pytest.mark.parametrize("declared", [False, True])
 def test_parquet_with_encoded_pictures(declared: bool, tmp_path: Path, pictures: Path) -> None:
     from datasets import Dataset, Features, Value
@@ -186,23 +196,26 @@ def test_parquet_with_encoded_pictures(declared: bool, tmp_path: Path, pictures:
     assert path.read_bytes() == encoded["bytes"]
 
 
-def test_sentences_stay_in_one_split(tmp_path: Path, pictures: Path) -> None:
+def test_sentences_stay_in_one_split_and_no_picture_is_in_both(tmp_path: Path, pictures: Path) -> None:
+    for n in range(80):
+        Image.new("RGB", (8, 8), (n, 0, 0)).save(pictures / f"{n}.png")
     rows = [
-        {"image": f"{name}.png", "sentence": f"Sentence {n}", "label": "true"}
+        {"image": f"{2 * n + k}.png", "sentence": f"Sentence {n}", "label": "true"}
         for n in range(40)
-        for name in "ab"
+        for k in range(2)
     ]
-    converted(tmp_path, pictures, "nlvr", rows, val_share=0.3)
-    parts = [
-        {
-            row.prompt[0]["content"][1]["text"]
-            for _, row in read_preference_rows(tmp_path / f"out/{part}.jsonl", [])
-        }
-        for part in ("train", "val")
-    ]
-    assert not parts[0] & parts[1]
-    assert 5 <= len(parts[1]) <= 20
-    assert len(parts[0]) + len(parts[1]) == 40
+    rows += [{"image": "a.png", "sentence": f"Sentence {n}", "label": "true"} for n in range(40)]
+    source = tmp_path / "nlvr.jsonl"
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    done = convert_preferences(source, "nlvr", tmp_path / "out", origin=Origin(pictures), val_share=0.3)
+    train, val = (read_preference_rows(tmp_path / f"out/{part}.jsonl", []) for part in ("train", "val"))
+    sentences = [{row.prompt[0]["content"][1]["text"] for _, row in part} for part in (train, val)]
+    assert not sentences[0] & sentences[1]
+    assert 5 <= len(sentences[1]) <= 20
+    assert len(sentences[0]) + len(sentences[1]) == 40
+    assert not {row.images for _, row in train} & {row.images for _, row in val}
+    assert len(done.left_out) == len(sentences[1])
+    assert done.left_out[0].endswith("its picture is in train.jsonl too")
 
 
 @pytest.mark.parametrize(
