@@ -23,6 +23,7 @@ def protocol(recipe: EvalRecipe, split: TestSplit) -> dict[str, Any]:
 def decoding_protocol(decoding: DecodingSpec, split: TestSplit, *, resamples: int) -> dict[str, Any]:
     """How texts were decoded and scored, as short texts by topic."""
     import toolkit
+    from toolkit.metrics.tokenizer import TOKENIZER
 
     prompts = list(dict.fromkeys(prompt_text(row.prompt) for row in split.captions))
     how, limit = Strategy.of(decoding).describe(), decoding.max_new_tokens
@@ -30,7 +31,7 @@ def decoding_protocol(decoding: DecodingSpec, split: TestSplit, *, resamples: in
     told: dict[str, Any] = {"decoding": f"{how}, at most {limit} new tokens, {batches}"}
     if prompts:
         told["caption_prompt"] = " | ".join(prompts[:_SHOWN_PROMPTS])
-        told["caption_tokenizer"] = "PTB as in pycocoevalcap 1.2, each caption alone"
+        told["caption_tokenizer"] = f"PTB as in pycocoevalcap 1.2, each caption alone ({TOKENIZER})"
         told["caption_metrics"] = (
             "BLEU, ROUGE-L and CIDEr-D as pycocoevalcap 1.2, document frequencies of the split"
         )
