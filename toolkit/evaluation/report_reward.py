@@ -30,8 +30,8 @@ def diagnostics_section(runs: Sequence[StageRun]) -> str:
     """A card and a reliability plot of every reward run that measured itself on held-out pairs."""
     measured = [(run.name, run.evaluation) for run in runs if run.evaluation.get("n")]
     cards = "".join(
-        f'<div class="card"><h3>{escape(name)}: {found["n"]:,} held-out pairs</h3>{_figures(found)}'
-        f"{_reliability(found)}</div>"
+        f'<div class="grid wide"><div class="card"><h3>{escape(name)}: {found["n"]:,} held-out pairs</h3>'
+        f"{_figures(found)}</div>{_reliability(found)}</div>"
         for name, found in measured
     )
     lead = (
@@ -57,23 +57,22 @@ def best_of_n_section(measured: Mapping[str, Any]) -> str:
         for name, points in measured["curves"].items()
     )
     differences = [
-        (f"{name} at n = {counts[-1]}", f"{signed(d['mean'])} [{signed(d['low'])}, {signed(d['high'])}]")
+        (name, f"{signed(d['mean'])} [{signed(d['low'])}, {signed(d['high'])}]")
         for name, d in measured.get("differences", {}).items()
     ]
     agreement = [
-        (f"agreement with {name} (τ within prompts)", number(values.get("tau")))
+        (f"τ with {name}, within prompts", number(values.get("tau")))
         for name, values in measured.get("agreement", {}).items()
     ]
     lead = (
         f"{measured.get('prompts', 0):,} prompts; of n samples of {escape(measured.get('system', 'the policy'))} the "
         "one with the highest score is kept, and a criterion the scorer was not told says what it is worth. A curve "
-        "that bends down is over-optimised. Intervals: 95 %, over prompts."
+        "that bends down is over-optimised. Differences are at the largest n. Intervals: 95 %, over prompts."
     )
     table = f"<table><thead><tr><th>chosen by</th>{head}</tr></thead><tbody>{rows}</tbody></table>"
     pairs = _table([*differences, *agreement])
-    content = (
-        f'<div class="grid wide"><div class="card">{chart}{table}</div><div class="card">{pairs}</div></div>'
-    )
+    below = f'<div class="grid wide">{chart}<div class="card scroll">{pairs}</div></div>'
+    content = f'<div class="card scroll">{table}</div>{below}'
     return _section("best-of-n", "Best of n", lead, content)
 
 
