@@ -1,0 +1,1 @@
+"""CIDEr-D for Hugging Face `evaluate`; the script beside this file is the module."""

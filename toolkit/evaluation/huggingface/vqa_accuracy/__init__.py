@@ -1,0 +1,1 @@
+"""VQA accuracy for Hugging Face `evaluate`; the script beside this file is the module."""
