@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from toolkit.config import schema
@@ -44,8 +44,10 @@ def check_combinations(recipe: schema.Recipe, findings: Findings, launch: str = 
             )
     if isinstance(recipe, schema.PreferencesRecipe) and recipe.rank_by and recipe.raters != "simulated":
         findings.add("raters", "beside rank_by: expected one of them, because rank_by does the ranking")
+    if isinstance(recipe, schema.PreferencesRecipe):
+        _check_rewards("rank_by", recipe.rank_by, findings)
     if isinstance(recipe, schema.RlRecipe):
-        _check_rewards(recipe, findings)
+        _check_rewards("rewards", recipe.rewards, findings)
         _check_ppo(recipe, findings, launch)
     if isinstance(recipe, schema.EvalRecipe) and recipe.best_of_n is not None and recipe.reward_model is None:
         findings.add("best_of_n", "the reward model chooses: expected reward_model, found none")
@@ -124,10 +126,10 @@ def _check_pair_sources(recipe: schema.RewardRecipe | schema.PreferenceRecipe, f
                 )
 
 
-def _check_rewards(recipe: schema.RlRecipe, findings: Findings) -> None:
+def _check_rewards(field: str, terms: Sequence[schema.RewardTerm], findings: Findings) -> None:
     names: set[str] = set()
-    for index, term in enumerate(recipe.rewards):
-        key = f"rewards.{index}"
+    for index, term in enumerate(terms):
+        key = f"{field}.{index}"
         name = term.name or term.term.rpartition(":")[2]
         if name in names:
             findings.add(f"{key}.name", f"'{name}' is taken by an earlier term; give each a name of its own")

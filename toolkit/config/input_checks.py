@@ -158,6 +158,9 @@ def _check_run(dotted: str, name: str, findings: Findings) -> None:
 def _check_preferences(recipe: schema.PreferencesRecipe, findings: Findings) -> None:
     for index, name in enumerate(recipe.scenes):
         _check_file(f"scenes.{index}", name, recipe.data.root, findings)
+    for index, term in enumerate(recipe.rank_by):
+        if term.model is not None:
+            _check_reward_model(f"rank_by.{index}.model", term.model, findings)
     if recipe.raters not in ("simulated", "metric") and not findings.exists(Path(recipe.raters)):
         findings.add(
             "raters",
