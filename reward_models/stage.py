@@ -70,11 +70,7 @@ def train_reward(
         RunFailed: the loss became infinite or NaN.
         Interrupted: a signal ended the run after a checkpoint was written.
     """
-    clashes = [
-        f"trainer.{key}: the stage keeps the best evaluation itself" for key in _OWN if key in recipe.trainer
-    ]
-    if clashes:
-        raise RecipeError("recipe", clashes, remedy="remove the key")
+    _refuse_own_keys(recipe)
     rows, val_rows = data or load_reward_data(recipe)
     set_seed(recipe.run.seed)  # before a new adapter gets its first weights
     vlm = load_vlm(recipe.model, trainable=True)
@@ -106,6 +102,14 @@ def train_reward(
     config = describe(vlm, recipe.model, blank_images=recipe.blank_images)
     measured = val_rows or _some_pairs(rows)
     _finish(trainer, model, config, measured, directory, held_out=bool(val_rows))
+
+
+def _refuse_own_keys(recipe: RewardRecipe) -> None:
+    clashes = [
+        f"trainer.{key}: the stage keeps the best evaluation itself" for key in _OWN if key in recipe.trainer
+    ]
+    if clashes:
+        raise RecipeError("recipe", clashes, remedy="remove the key")
 
 
 def _some_pairs(rows: Sequence[PreferenceRow] | Sequence[RankedRow], most: int = 256) -> list[PreferenceRow]:
