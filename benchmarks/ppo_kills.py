@@ -143,10 +143,12 @@ def _wait(
     process: subprocess.Popen[bytes], out: Path, moments: random.Random, starting: float, an_iteration: float
 ) -> None:
     """Until the moment to kill: one in five in the start-up, else some part of one of the next iterations."""
-    if moments.random() < 0.2:
-        time.sleep(moments.uniform(0.0, 0.8 * starting))
-        return
     metrics = out / "run" / "metrics.jsonl"
+    if moments.random() < 0.2:
+        end, lines = time.monotonic() + moments.uniform(0.0, 0.8 * starting), _lines(metrics)
+        while time.monotonic() < end and _lines(metrics) == lines and process.poll() is None:
+            time.sleep(0.01)  # a start may be faster than the first one was
+        return
     wanted = _lines(metrics) + moments.randint(1, 2)
     while _lines(metrics) < wanted and process.poll() is None:
         time.sleep(0.01)
