@@ -14,27 +14,37 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from toolkit.cli.launching import quoted, run_child, stage_command
 from toolkit.cli.stage import run_stage, stage_main
-from toolkit.config.schema import PipelineRecipe, PipelineStage
+from toolkit.config.pipeline import Link, load_links
+from toolkit.config.schema import PipelineRecipe
+from toolkit.errors import Interrupted, RunFailed
 from toolkit.runs.directory import RunDirectory
+from toolkit.runs.jobs import Job, run_jobs
 
 _log = logging.getLogger("vlm_rlhf.pipeline")
 
 
 def run(recipe: PipelineRecipe, directory: RunDirectory, resume: bool) -> None:
-    """Prepare data and base model, run the stages in order, gather ``summary.json`` from the evaluation.
+    """Prepare data and base model, run the stages, gather ``summary.json`` from the evaluation.
 
-    The stages run in this process, one after the other, so that the libraries are imported once.
+    One at a time the stages run in this process, so that the libraries are imported once; ``jobs`` at a time in
+    processes of their own.
     """
     out = directory.path
     if recipe.prepare == "scenes":
         prepare_scenes(recipe, out)
     if recipe.prepare != "none":
         prepare_base(out)
-    for number, stage in enumerate(recipe.stages, start=1):
-        _log.info("stage %d of %d: %s", number, len(recipe.stages), stage.name)
-        run_link(recipe, stage, directory.recipe_path)
-        directory.stop.raise_if_requested(f"stopped after stage {stage.name}; --resume goes on from there")
+    links = load_links(recipe, directory.recipe_path)
+    if recipe.jobs > 1:
+        jobs = [Job(link.name, link.after, run_link, (link, recipe.run.seed)) for link in links]
+        run_jobs(jobs, at_once=recipe.jobs, stop=directory.stop)
+    else:
+        for number, link in enumerate(links, start=1):
+            _log.info("stage %d of %d: %s", number, len(links), link.name)
+            run_link(link, recipe.run.seed)
+            directory.stop.raise_if_requested(f"stopped after stage {link.name}; --resume goes on from there")
     gather_summary(recipe, out)
 
 
@@ -67,13 +77,39 @@ def prepare_base(out: Path) -> None:
             shutil.copytree(bundled_path("tiny-vlm"), folder, dirs_exist_ok=True)
 
 
-def run_link(recipe: PipelineRecipe, stage: PipelineStage, path: Path | None) -> None:
-    """Load the stage's recipe with this chain's values and run it; a finished stage returns at once."""
-    from toolkit.config.pipeline import load_link
+def run_link(link: Link, seed: int) -> None:
+    """Run a stage with the chain's values; a finished one returns at once.
 
-    link = load_link(recipe, stage, path)
-    seed_everything(recipe.run.seed)
-    run_stage(link.recipe, stage_function(link.recipe.stage), resume=True, recipe_path=link.path)
+    Raises:
+        RunFailed: a stage under a launcher failed; its own message was shown.
+        Interrupted: a stage under a launcher was stopped by a signal.
+    """
+    if link.stage.launch == "none":
+        seed_everything(seed)
+        run_stage(link.recipe, stage_function(link.recipe.stage), resume=True, recipe_path=link.path)
+    elif not RunDirectory(link.recipe.run.output_dir).is_finished():
+        run_launched(link)
+
+
+def run_launched(link: Link) -> None:
+    """Run a stage under its launcher; raises as ``run_link`` does."""
+    command = stage_command(
+        link.recipe.stage,
+        link.path,
+        link.overrides,
+        launch=link.stage.launch,
+        processes=link.stage.processes,
+        resume=True,
+        gradient_accumulation=getattr(link.recipe, "trainer", {}).get("gradient_accumulation_steps", 1),
+    )
+    _log.info("$ %s", quoted(command))
+    code = run_child(command)
+    if code in (130, 143):
+        raise Interrupted(f"stage {link.name} was stopped; --resume goes on from there", exit_code=code)
+    if code:
+        error = RunFailed(f"stage {link.name} ended with exit code {code}; its message is above")
+        error.exit_code = code
+        raise error
 
 
 def stage_function(stage: str) -> Any:

@@ -7,6 +7,7 @@ something, 130/143 interrupted after a checkpoint.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 __all__ = [
     "CheckpointError",
@@ -35,8 +36,18 @@ class ToolkitError(Exception):
         self.remedy = remedy
         super().__init__(message)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Errors come back from worker processes, whatever the parameters of the subclass are.
+        return _same_error, (type(self), self.args, self.__dict__)
+
     def __str__(self) -> str:
         return self.message if self.remedy is None else f"{self.message}\n  remedy: {self.remedy}"
+
+
+def _same_error(cls: type[ToolkitError], arguments: tuple[Any, ...], state: dict[str, Any]) -> ToolkitError:
+    error = cls.__new__(cls, *arguments)
+    error.__dict__.update(state)
+    return error
 
 
 class RunFailed(ToolkitError):

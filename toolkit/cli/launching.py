@@ -15,12 +15,11 @@ from pathlib import Path
 from types import FrameType
 
 from toolkit.config.devices import gpu_count
+from toolkit.config.launchers import LAUNCHERS, launch_problem
 from toolkit.config.messages import suggestion
 from toolkit.errors import EnvironmentLacking, UsageError
 
-__all__ = ["LAUNCHERS", "accelerate_file", "quoted", "run_child", "stage_command"]
-
-LAUNCHERS = ("none", "ddp", "zero1", "zero2", "zero2-offload", "zero3", "zero3-offload", "fsdp")
+__all__ = ["accelerate_file", "quoted", "run_child", "stage_command"]
 
 
 def stage_command(
@@ -38,16 +37,14 @@ def stage_command(
     ``gradient_accumulation`` is that of the recipe's ``trainer:`` block; DeepSpeed wants to be told the same number.
 
     Raises:
-        UsageError: ``launch`` names neither a launcher nor a file, or ``processes`` does not fit it.
+        UsageError: ``launch`` names neither a launcher nor a file, or it does not fit the stage or ``processes``.
         EnvironmentLacking: the launcher needs a GPU.
     """
     module = ["-m", f"recipes.{stage}", str(recipe), *overrides, *(["--resume"] if resume else [])]
-    if processes is not None and processes < 1:
-        raise UsageError(f"--processes {processes}: expected at least 1")
+    problem = launch_problem(stage, launch, processes)
+    if problem is not None:
+        raise UsageError(problem[0], remedy=problem[1])
     if launch == "none":
-        if processes not in (None, 1):
-            remedy = f"add --launch ddp, or another of {', '.join(LAUNCHERS[1:])}"
-            raise UsageError(f"--processes {processes} needs a launcher", remedy=remedy)
         return [sys.executable, *module]
     options = ["--config_file", str(accelerate_file(launch)), "--main_process_port", str(_free_port())]
     if processes is None and launch in LAUNCHERS:

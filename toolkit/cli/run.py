@@ -73,12 +73,15 @@ def start(
     from toolkit.cli.launching import quoted, run_child, stage_command
     from toolkit.config.catalogue import find_recipe
     from toolkit.config.checks import check_recipe
+    from toolkit.config.launchers import launch_problem
     from toolkit.config.loading import load_recipe
     from toolkit.runs.directory import RunDirectory
 
     path = find_recipe(recipe)
     loaded = load_recipe(path, overrides)
-    _require_launch(loaded.stage, launch)
+    problem = launch_problem(loaded.stage, launch, processes)
+    if problem is not None:
+        raise UsageError(problem[0], remedy=problem[1])
     check_recipe(loaded, Path(path), launch=launch)
     RunDirectory(loaded.run.output_dir).check(loaded, resume=resume)
     command = stage_command(
@@ -96,16 +99,3 @@ def start(
     sys.stderr.write(f"$ {quoted(command)}\n")
     sys.stderr.flush()
     return run_child(command)
-
-
-def _require_launch(stage: str, launch: str) -> None:
-    if stage in ("pipeline", "report") and launch != "none":
-        raise UsageError(
-            f"--launch {launch}: a {stage} recipe runs in one process",
-            remedy="give --launch to a stage's recipe",
-        )
-    if stage == "eval" and (launch.startswith("zero") or launch == "fsdp"):
-        raise UsageError(
-            f"--launch {launch}: an eval recipe shares batches, never weights",
-            remedy="use --launch ddp, or none",
-        )

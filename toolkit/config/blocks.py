@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
 Count = Annotated[int, Field(ge=1)]
+Launcher = Literal["none", "ddp", "zero1", "zero2", "zero2-offload", "zero3", "zero3-offload", "fsdp"]
 Dtype = Literal["float32", "bfloat16", "float16"]
 Part = Literal["all", "train", "val", "test"]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from toolkit.config.combination_checks import check_combinations
 from toolkit.config.findings import Findings
 from toolkit.config.input_checks import check_inputs
-from toolkit.config.pipeline import load_links
+from toolkit.config.pipeline import ancestors, load_links
 from toolkit.config.schema import PipelineRecipe, Recipe
 from toolkit.config.trainer_keys import TRAINER_CLASSES, trainer_problems
 from toolkit.errors import RecipeError
@@ -46,13 +46,15 @@ def _problems(recipe: Recipe, path: Path | None, launch: str, produced: tuple[Pa
 
 
 def _chain_problems(recipe: PipelineRecipe, path: Path | None) -> list[str]:
-    """Problems of all links; what earlier links write counts as present for later ones."""
+    """Problems of all links; what the stages before a link write counts as present for it."""
     problems: list[str] = []
     out = Path(recipe.run.output_dir)
     prepared = {"scenes": (out / "data", out / "base"), "base": (out / "base",), "none": ()}
-    produced: tuple[Path, ...] = prepared[recipe.prepare]
-    for link in load_links(recipe, path):
-        found = _problems(link.recipe, link.path, "none", produced)
+    links = load_links(recipe, path)
+    folders = {link.name: Path(link.recipe.run.output_dir) for link in links}
+    for link in links:
+        before = ancestors(links, link.name)
+        produced = (*prepared[recipe.prepare], *(folders[name] for name in folders if name in before))
+        found = _problems(link.recipe, link.path, link.stage.launch, produced)
         problems += [f"stage {link.name}: {problem}" for problem in found]
-        produced = (*produced, Path(link.recipe.run.output_dir))
     return problems

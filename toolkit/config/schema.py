@@ -22,6 +22,7 @@ from toolkit.config.blocks import (
     GenerationSpec,
     GuardSpec,
     KlSpec,
+    Launcher,
     LoraSpec,
     ModelSpec,
     OptimizerSpec,
@@ -250,11 +251,18 @@ class ReportRecipe(Strict):
 
 
 class PipelineStage(Strict):
-    """One link of a chain: the recipe file (relative to the pipeline's) and values to override."""
+    """One link of a chain: the recipe file (relative to the pipeline's) and values to override.
+
+    ``after`` names the stages it reads from (the one above when left out); ``launch`` and ``processes`` are those of
+    ``vlm-rlhf run``.
+    """
 
     name: str
     recipe: str
     overrides: dict[str, Any] = {}
+    after: list[str] | None = None
+    launch: Launcher = "none"
+    processes: Count | None = None
 
 
 class PipelineRecipe(Strict):
@@ -262,6 +270,7 @@ class PipelineRecipe(Strict):
 
     ``prepare`` writes the tiny VLM that comes along to ``{out}/base/final`` (``base``), and with it the sample data
     to ``{out}/data`` (``scenes``). ``data`` names values for overrides: ``{data.root}`` stands for ``data.root``.
+    ``jobs`` stages run side by side, each in a process of its own with its share of the cores.
     """
 
     stage: Literal["pipeline"]
@@ -269,6 +278,7 @@ class PipelineRecipe(Strict):
     data: dict[str, str] = {}
     rows: dict[Literal["train", "val", "test"], Count] = {}
     stages: list[PipelineStage] = Field(min_length=1)
+    jobs: Count = 1
     run: RunSpec
 
 

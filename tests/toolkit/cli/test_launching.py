@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from toolkit.cli.launching import LAUNCHERS, run_child
+from toolkit.cli.launching import run_child
+from toolkit.config.launchers import LAUNCHERS
 
 CHILD = """
 import signal, sys, time
