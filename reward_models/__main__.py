@@ -1,4 +1,4 @@
-"""``python -m reward_models score|rank CHECKPOINT --image F --prompt T --response T …``."""
+"""``python -m reward_models score|rank CHECKPOINT --image F --prompt T --response T …`` and ``calibrate``."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 __all__ = ["main"]
 
 _SPREAD_DIGITS = 4
+_FIGURES = ("score_mean", "score_std", "held_out_accuracy", "held_out_pairs")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Score or rank responses to a prompt about pictures; returns the exit code.
+    """Score or rank responses to a prompt about pictures, or measure a checkpoint anew; returns the exit code.
 
     ``score`` keeps the order of the responses, ``rank`` sorts them, best first. Scores are log-odds: the
     difference of two says how likely a rater prefers the first.
@@ -28,7 +30,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     quiet_environment()
     setup_logging()
-    return guarded(lambda: _run(arguments), debug=arguments.debug)
+    command = _calibrate if arguments.command == "calibrate" else _run
+    return guarded(lambda: command(arguments), debug=arguments.debug)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -48,9 +51,35 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument(
             "--response", action="append", required=True, metavar="TEXT", help="may be repeated"
         )
-        command.add_argument("--json", action="store_true", help="one JSON object on stdout and nothing else")
-        command.add_argument("--debug", action="store_true", help="show tracebacks of expected errors too")
+        _add_common(command)
+    _add_calibrate(commands)
     return parser
+
+
+def _add_calibrate(commands: Any) -> None:
+    about = (
+        "Measure mean, spread and accuracy of the scores on the base, precision, template and processor that are "
+        "there now, and write a checkpoint that loads with them; the old one stays as it is."
+    )
+    command = commands.add_parser(
+        "calibrate", help="measure the scores of a checkpoint anew", description=about
+    )
+    command.add_argument("checkpoint", metavar="CHECKPOINT", help="final/ directory of a reward run")
+    command.add_argument(
+        "--pairs", type=Path, required=True, metavar="FILE", help="held-out preference rows (JSON lines)"
+    )
+    command.add_argument("--out", type=Path, required=True, metavar="DIR", help="new; gets the checkpoint")
+    command.add_argument("--base", metavar="MODEL", help="another base model: hub id or directory")
+    command.add_argument(
+        "--bits", type=int, choices=(4, 8, 16), help="hold the base in so many bits (16: whole)"
+    )
+    command.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="of the base's weights")
+    _add_common(command)
+
+
+def _add_common(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--json", action="store_true", help="one JSON object on stdout and nothing else")
+    command.add_argument("--debug", action="store_true", help="show tracebacks of expected errors too")
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -87,6 +116,43 @@ def _run(arguments: argparse.Namespace) -> int:
             f"{row['score']:+.{_SPREAD_DIGITS}f}  {escaped(row['response'])}\n" for row in rows
         )
     return 0
+
+
+def _calibrate(arguments: argparse.Namespace) -> int:
+    from reward_models.config import read_config
+    from toolkit.cli.guard import libraries_on_stderr
+    from toolkit.config.schema import RowsSource
+    from toolkit.data.sources import load_preference_rows
+
+    read_config(Path(arguments.checkpoint))
+    pairs = arguments.pairs
+    rows = load_preference_rows([RowsSource(kind="rows", file=pairs.name)], pairs.parent)
+    with libraries_on_stderr():
+        from reward_models.calibration import Precision, recalibrate
+
+        precision = Precision(dtype=arguments.dtype, bits=arguments.bits)
+        found = recalibrate(
+            Path(arguments.checkpoint), rows, arguments.out, base=arguments.base, precision=precision
+        )
+    if arguments.json:
+        figures = {
+            name: {field: getattr(config, field) for field in _FIGURES}
+            for name, config in (("before", found.before), ("after", found.after))
+        }
+        sys.stdout.write(json.dumps({"out": str(arguments.out), "reasons": found.reasons, **figures}) + "\n")
+        return 0
+    sys.stdout.writelines(f"differs: {reason}\n" for reason in found.reasons or ["in nothing"])
+    for field in _FIGURES:
+        before, after = (getattr(config, field) for config in (found.before, found.after))
+        sys.stdout.write(f"{field}: {_shown(before)} → {_shown(after)}\n")
+    sys.stdout.write(f"written to {arguments.out}\n")
+    return 0
+
+
+def _shown(value: float | None) -> str:
+    if value is None:
+        return "not measured"
+    return str(value) if isinstance(value, int) else f"{value:.{_SPREAD_DIGITS}f}"
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ from toolkit.runs.inputs import file_sha256
 __all__ = [
     "describe",
     "load_head",
+    "load_present",
     "load_reward_model",
     "refuse_mismatch",
     "save_reward_model",
@@ -110,10 +111,20 @@ def load_reward_model(directory: Path) -> tuple[VlmRewardModel, RewardConfig]:
     """
     config = read_config(directory)
     spec = ModelSpec(id=str(directory), dtype=config.dtype, quantization=config.quantization)  # type: ignore[arg-type]
+    model = load_present(directory, spec)
+    refuse_mismatch(directory, config, describe(model.vlm, spec))
+    return model, config
+
+
+def load_present(directory: Path, spec: ModelSpec) -> VlmRewardModel:
+    """The frozen reward model on what is there now, held as ``spec`` says, whatever it was trained on.
+
+    Raises:
+        CheckpointError: the head or the weights are damaged or do not fit each other.
+    """
     vlm = load_vlm(spec, trainable=False)
-    refuse_mismatch(directory, config, describe(vlm, spec))
     head = load_head(directory, vlm.hidden_size).to(vlm.device)
-    return VlmRewardModel(vlm, head).requires_grad_(False).eval(), config
+    return VlmRewardModel(vlm, head).requires_grad_(False).eval()
 
 
 def refuse_mismatch(directory: Path, trained: RewardConfig, present: RewardConfig) -> None:
@@ -122,7 +133,8 @@ def refuse_mismatch(directory: Path, trained: RewardConfig, present: RewardConfi
     if reasons:
         raise CheckpointError(
             "\n  ".join([f"the reward model {directory} does not fit:", *reasons]),
-            remedy="use the base, precision and processor it was trained with, or train it again on this one",
+            remedy="use the base, precision and processor it was trained with, or have its scores on these measured: "
+            "python -m reward_models calibrate --help",
         )
 
 

@@ -23,6 +23,8 @@ class RewardConfig(BaseModel):
     hub, which its revision identifies, and for bases over 1 GiB). ``score_mean`` and ``score_std`` are over
     the completions of the validation pairs, ``held_out_accuracy`` is the share of those pairs ranked right.
     An ensemble has its ``members`` in folders of their own; its score is their mean − ``std_penalty`` × std.
+    ``recalibrated`` says in what the base, precision or processor that these figures were measured with differ
+    from those of the training.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -42,6 +44,7 @@ class RewardConfig(BaseModel):
     held_out_pairs: int = 0
     members: int = 0
     std_penalty: float = 0.0
+    recalibrated: list[str] = []
 
 
 def mismatches(trained: RewardConfig, present: RewardConfig) -> list[str]:

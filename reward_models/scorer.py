@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from contextlib import nullcontext
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from toolkit.config.schema import ModelSpec
 from toolkit.errors import CheckpointError
 from toolkit.models.encoding import collate
 from toolkit.models.loading import LoadedVlm
-from toolkit.models.roles import REWARD, add_role
+from toolkit.models.roles import REWARD, add_role, roles_of
 from toolkit.records import Conversation, ImageSource
 from toolkit.rewards.base import RewardBatch, RewardOutput
 from toolkit.runs.progress import Progress
@@ -105,7 +106,7 @@ class LearnedReward:
             vlm: the policy, a PEFT model.
             spec: how the policy was loaded (precision and quantisation).
             directory: the reward model.
-            name: the adapter's name on the policy's base.
+            name: the adapter's name on the policy's base; where one has it already, a number is added.
             batch_size: completions in one forward.
 
         Raises:
@@ -118,6 +119,7 @@ class LearnedReward:
             from reward_models.ensemble import EnsembleReward
 
             return EnsembleReward.attach_all(vlm, spec, folder, name=name, batch_size=batch_size)
+        name = _free_name(vlm, name)
         refuse_mismatch(folder, config, describe(vlm, spec))
         if not isinstance(vlm.model, PeftModel) or not (folder / _ADAPTER_WEIGHTS).is_file():
             raise CheckpointError(
@@ -200,3 +202,10 @@ class LearnedReward:
         """The configuration as JSON values, for logs and reports."""
         described: dict[str, Any] = json.loads(self.config.model_dump_json())
         return described
+
+
+def _free_name(vlm: LoadedVlm, name: str) -> str:
+    """``name``, or where the model has an adapter of this name already, the first of ``name_2 name_3 …`` it lacks."""
+    taken = roles_of(vlm.model)
+    numbered = (f"{name}_{number}" for number in count(2))
+    return name if name not in taken else next(other for other in numbered if other not in taken)
