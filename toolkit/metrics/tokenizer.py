@@ -19,7 +19,7 @@ from toolkit.metrics.ptb.abbreviations import (
 
 __all__ = ["TOKENIZER", "tokenize", "tokenize_lines"]
 
-TOKENIZER = "ptb-3.4.1/2"
+TOKENIZER = "ptb-3.4.1/3"
 """Names the tokens in every file made from them; the number after the slash grows when tokens change."""
 
 # Compared after lower-casing, so that the capital spellings of brackets never match: brackets stay, as officially.
@@ -27,8 +27,11 @@ _PUNCTUATION = frozenset("'' ' `` ` -LRB- -RRB- -LCB- -RCB- . ? ! , : - -- ... ;
 
 # A stretch between blanks whose tokens no neighbour can change …
 _PLAIN = re.compile(r"[A-Za-z.,!?;:'\"-]+")
-# … unless it ends like this: a letter that ends a sentence or not, an abbreviation that a number must follow.
-_LOOKS_AHEAD = re.compile(rf"(?:^|.*[^A-Za-z])(?:[A-Za-z]?|(?i:{'|'.join(sorted(BEFORE_NUMBERS))}))\.")
+# … unless it ends like this: a letter that ends a sentence or not, an abbreviation that a number must follow. Behind an
+# apostrophe either can begin in the middle of letters ("'emb.").
+_LOOKS_AHEAD = re.compile(
+    rf"(?:^|.*[^A-Za-z]|.*'[A-Za-z]+)(?:[A-Za-z]?|(?i:{'|'.join(sorted(BEFORE_NUMBERS))}))\."
+)
 # Most stretches are a word, perhaps with a comma or period: no rule splits those but the ones named.
 _ONE_WORD = re.compile(r"([A-Za-z]{2,})[.,]?")
 _NOT_ONE_WORD = (
@@ -100,7 +103,7 @@ def _tokens(caption: str) -> tuple[str, ...]:
 def _tokens_in_context(caption: str) -> tuple[str, ...]:
     """Tokens where some stretches depend on others: those are lexed together, the rest is looked up."""
     if "<" in caption:  # markup spans blanks
-        return tuple(_kept(lex(caption.replace("\n", " "))))
+        return tuple(_kept_at_the_end(lex(caption.replace("\n", " "))))
     caption = caption.replace("\n", " ") + "\n"  # some rules look at the blank behind a word
     tokens: list[str] = []
     first = last = -1  # of the stretches waiting to be lexed together
@@ -115,12 +118,15 @@ def _tokens_in_context(caption: str) -> tuple[str, ...]:
             first = -1
         tokens += known
     if first >= 0:
-        tokens += _kept(lex(caption[first:], last - first))
-        if (
-            tokens and tokens[-1][-1].isspace()
-        ):  # pycocoevalcap strips the line, and with it the end of an address
-            tokens[-1] = tokens[-1].rstrip()
+        tokens += _kept_at_the_end(lex(caption[first:], last - first))
     return tuple(tokens)
+
+
+def _kept_at_the_end(tokens: list[str]) -> list[str]:
+    """As ``_kept``, of a line's last tokens: pycocoevalcap strips the line, and with it the end of an address."""
+    if tokens:
+        tokens[-1] = tokens[-1].rstrip()
+    return _kept(tokens)
 
 
 def _kept(tokens: list[str]) -> list[str]:

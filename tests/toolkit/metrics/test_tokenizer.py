@@ -49,6 +49,13 @@ def test_pairs_of_the_repository(ptb_pairs):
         ("I like Mr. Smith of the U.S. etc.", "i like mr. smith of the u.s. etc."),
         ("No. 5, no. way", "no. 5 no way"),
         ("- -- ... ; : ' \" , . ? !", ""),
+        # A curly apostrophe splits some words that a straight one leaves whole.
+        ("c'mon s'mores nat'l li'l cont'd. x", "c'mon s'mores nat'l li'l cont'd. x"),
+        ("c’mon s’mores nat’l li’l cap’n cont’d. x", "c 'm on s 'm ores nat l li l cap’n cont 'd x"),
+        # A letter behind an elision hangs on the next word, though no blank is before it.
+        ("a'causeb. A", "a 'cause b a"),
+        ("a'causeb. x", "a 'cause b. x"),
+        ("&APOS;s &Apos; AT&Amp;T &QUOT;", "&apos;s &apos; at&t &quot;"),
         ("", ""),
     ],
 )
@@ -58,6 +65,11 @@ def test_examples(text, tokens):
 
 def test_a_number_and_its_fraction_are_one_token():
     assert tokenize("1 1/2 cups") == ["1\u00a01/2", "cups"]
+
+
+def test_only_the_last_token_of_a_line_loses_its_blank():
+    assert tokenize("http://a.b/\u00a0") == ["http://a.b/"]
+    assert tokenize("http://a.b/\u00a0.") == ["http://a.b/\u00a0"]
 
 
 def test_a_line_break_is_a_blank():

@@ -39,9 +39,9 @@ _BEGINS_WORD = f"{LETTER}{MARK}\u00ad&"
 _D = f"[{DIGIT}]"
 _LD = f"[{LETTER}{DIGIT}]"
 _WORD = f"{_L}(?:[{LETTER}{MARK}{DIGIT}\u00ad]|{_ACCENTED})*"
-_Q = "(?:['\u2019\u0092]|&apos;)"
-_CURLY = "(?:[\u2019\u0092]|&apos;)"
-_QQ = "(?:['\u2019\u0092`\u2018\u201b\u0091]|&apos;)"
+_Q = "(?:['\u2019\u0092]|&(?i:apos);)"
+_CURLY = "(?:[\u2019\u0092]|&(?i:apos);)"
+_QQ = "(?:['\u2019\u0092`\u2018\u201b\u0091]|&(?i:apos);)"
 _QUOTE = "[`\u0091-\u0094\u00ab\u00bb\u2018-\u201f\u2039\u203a]"
 _DASH = "[-_\u058a\u2010\u2011]"
 _AZ = "[A-Za-z]"
@@ -109,7 +109,7 @@ _SPECIFICATION: list[tuple[str, str, str]] = [
     (
         "entity",
         "&",
-        r"&(?i:amp|lt|gt|quot|mdash|ndash|md|ht|lr|qc|ql|qr|tl|ur|cdq|odq);|&apos;|&\#\d+;",
+        r"&(?i:amp|lt|gt|quot|apos|mdash|ndash|md|ht|lr|qc|ql|qr|tl|ur|cdq|odq);|&\#\d+;",
     ),
     ("dotted", _BEGINS_WORD, rf"{_WORD}(?:[.!?]{_WORD})+"),
     ("address", "hH", rf"(?i:https?)://{_URL}+{_URL_END}"),
@@ -143,8 +143,8 @@ _SPECIFICATION: list[tuple[str, str, str]] = [
     ("prefix", "aApP", "(?i:pro|anti)-"),
     ("name", _AZ, rf"(?:[A-HJ-XZ]|[dlno]){_QQ}[{LETTER}]{{2,}}"),
     ("vowels", LETTER, rf"[{LETTER}]+[aeiouyAEIOUY]{_QQ}[aeiouA-Z][{LETTER}]*"),
-    ("spelled", _AZ, rf"(?i:c{_Q}est|c{_Q}mon|s{_Q}mores|nat{_Q}l|cap{_Q}n|li{_Q}l|ev'ry|e'er)|(?i:o{_QQ}o)"),
-    ("contd", "cC", "(?i:cont['\u2019]d\\.)"),
+    ("spelled", _AZ, rf"(?i:c{_Q}est|c'mon|s'mores|nat'l|cap{_Q}n|li'l|ev'ry|e'er)|(?i:o{_QQ}o)"),
+    ("contd", "cC", "(?i:cont'd\\.)"),
     ("fraction", DIGIT, r"(?:\d{1,4}[- \u00a0])?\d{1,4}(?:\\?/|\u2044)\d{1,4}"),
     ("date", DIGIT, r"\d{1,2}[-/]\d{1,2}[-/]\d{2,4}"),
     (

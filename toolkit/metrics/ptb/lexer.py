@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 
 from toolkit.metrics.ptb.grammar import RULES, Rule
@@ -38,10 +39,12 @@ _SPELLED |= dict.fromkeys('\u0094\u00bb\u201d"', "''")
 
 _ENTITIES = {"&amp;": "&", "&lt;": "<", "&gt;": ">", "&quot;": "''", "&apos;": "'"}
 _ENTITIES |= {"&md;": "--", "&mdash;": "--", "&ndash;": "--"}
+_SMALL_ENTITIES = frozenset({"&quot;", "&apos;"})  # in capitals they are entities and stay as they are written
 # Only in these rules is an apostrophe spelled anew; elsewhere inside a word it stays as it was written.
 _STRAIGHTENED = frozenset({"n't", "clitic"})
 # Elsewhere a soft hyphen disappears.
 _WRITTEN_AS_IS = frozenset({"address", "www", "host", "mail", "mention", "hash tag", "markup"})
+_AMPERSAND = re.compile("(?ai:&amp;)")
 _STRAIGHT = {"&apos;": "'", "\u2019": "'", "\u0092": "'", "\u2018": "`", "\u201b": "`", "\u0091": "`"}
 
 
@@ -77,7 +80,8 @@ def _spell(token: str, rule: str) -> str:
     if token in _SPELLED:
         return _SPELLED[token]
     if rule == "entity":
-        return _ENTITIES.get(token, _ENTITIES.get(token.lower(), token) if token[1] not in "qQ" else token)
+        small = token.lower()
+        return _ENTITIES.get(token if small in _SMALL_ENTITIES else small, token)
     if rule in _STRAIGHTENED:
         for written, straight in _STRAIGHT.items():
             token = token.replace(written, straight)
@@ -90,6 +94,6 @@ def _spell(token: str, rule: str) -> str:
     if rule not in _WRITTEN_AS_IS:
         token = token.replace("\u00ad", "") or "-"
     if rule == "ampersand":
-        token = token.replace("&amp;", "&").replace("&AMP;", "&")
+        token = _AMPERSAND.sub("&", token)
     token = token.replace(" ", "\u00a0")
     return token if rule == "markup" else token.replace("(", "-LRB-").replace(")", "-RRB-")
