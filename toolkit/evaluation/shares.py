@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from toolkit.errors import RunFailed
 from toolkit.evaluation.predict import decoding_header, missing_batches, predict_rows
 from toolkit.evaluation.predictions import PredictionFile
 from toolkit.records import PromptRow
+from toolkit.runs.processes import process_count
 
 if TYPE_CHECKING:
     from toolkit.config.schema import DecodingSpec, ModelSpec
@@ -39,10 +41,17 @@ def decode_together(
 
     Raises:
         CheckpointError: a model is no checkpoint.
+        RunFailed: the processes of the launcher did not find each other: each would decode everything.
     """
+    import torch
     from accelerate import PartialState
 
-    state = PartialState()  # joins the group and takes this process's device
+    state = PartialState(cpu=not torch.cuda.is_available())  # joins the group and takes this process's device
+    if state.num_processes != process_count():
+        raise RunFailed(
+            f"the launcher started {process_count()} processes, and {state.num_processes} found each other",
+            remedy="run the evaluation without --launch, and report this with the output of vlm-rlhf doctor",
+        )
     for task in tasks:
         header = decoding_header(task.model, task.rows, decoding)
         whole = PredictionFile(task.folder / "predictions.jsonl", header)

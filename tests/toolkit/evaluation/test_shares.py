@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -53,7 +54,7 @@ def one_process(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.slow
 @pytest.mark.distributed
 def test_two_processes_give_the_summary_of_one(scenes: Path, checkpoint: Path, tmp_path: Path) -> None:
-    summaries = {}
+    summaries, batches = {}, {}
     for count in (1, 2):
         out = tmp_path / f"by-{count}"
         recipe = recipe_for(scenes, out, {"base": checkpoint}, blind_from="base")
@@ -65,7 +66,10 @@ def test_two_processes_give_the_summary_of_one(scenes: Path, checkpoint: Path, t
             command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, timeout=240
         )
         assert done.returncode == 0, done.stderr.decode()[-3000:]
+        decoded = re.findall(rb"decode base  (\d+)/(\d+)", done.stderr)[-1]
+        batches[count] = int(decoded[0])  # by the first process, which alone is heard
         summaries[count] = json.loads((out / "summary.json").read_text())
         assert not list(out.glob("systems/*/predictions.process*"))
+    assert batches[2] == -(-batches[1] // 2)
     assert summaries[1]["rows"] == summaries[2]["rows"]
     assert summaries[1]["intervals"] == summaries[2]["intervals"]
