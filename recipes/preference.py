@@ -29,6 +29,7 @@ def run(recipe: PreferenceRecipe, directory: RunDirectory, resume: bool) -> None
         directory=directory,
         run=recipe.run,
         trainer_options=recipe.trainer,
+        guards=recipe.guards,
         gradient_checkpointing=recipe.model.gradient_checkpointing,
         resume=resume,
     )

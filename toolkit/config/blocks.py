@@ -294,3 +294,15 @@ class GuardSpec(Strict):
     explained_variance_min: float = -0.5
     zero_variance_action: GuardAction = "warn"
     zero_variance_fraction_max: Fraction = 0.9
+
+
+class PreferenceGuardSpec(Strict):
+    """Guard rail of the preference stage; why the threshold is what it is: docs/ppo.md.
+
+    ``chosen_cost_ratio_max`` bounds the negative log-probability of the chosen texts over the reference's; on training
+    pairs it has to be passed in ``patience_logs`` log lines in a row.
+    """
+
+    chosen_action: GuardAction = "warn"
+    chosen_cost_ratio_max: Annotated[float, Field(gt=1.0)] = 1.5
+    patience_logs: Count = 2

@@ -29,6 +29,7 @@ from toolkit.config.blocks import (
     Part,
     Positive,
     PpoSpec,
+    PreferenceGuardSpec,
     QuantizationSpec,
     RewardTerm,
     RolloutSpec,
@@ -70,6 +71,7 @@ __all__ = [
     "PipelineStage",
     "Positive",
     "PpoSpec",
+    "PreferenceGuardSpec",
     "PreferenceRecipe",
     "PreferencesRecipe",
     "PretrainRecipe",
@@ -204,6 +206,7 @@ class PreferenceRecipe(Strict):
     stage: Literal["preference"]
     model: ModelSpec
     data: DataSpec
+    guards: PreferenceGuardSpec = PreferenceGuardSpec()
     trainer: dict[str, Any] = {}
     run: RunSpec
 

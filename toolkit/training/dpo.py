@@ -9,13 +9,14 @@ import torch
 from peft import PeftModel
 from trl import DPOConfig, DPOTrainer
 
-from toolkit.config.schema import RunSpec
+from toolkit.config.schema import PreferenceGuardSpec, RunSpec
 from toolkit.data.datasets import preference_dataset
 from toolkit.errors import RunFailed, UsageError
 from toolkit.records import PreferenceRow
 from toolkit.runs.directory import RunDirectory
 from toolkit.training.arguments import trainer_arguments
 from toolkit.training.precision import keeping_trainable_dtype
+from toolkit.training.preference_rails import PreferenceRails
 from toolkit.training.running import fit
 from toolkit.training.saving import save_final
 
@@ -34,6 +35,7 @@ def train_dpo(
     directory: RunDirectory,
     run: RunSpec,
     trainer_options: Mapping[str, Any],
+    guards: PreferenceGuardSpec | None = None,
     gradient_checkpointing: bool = False,
     resume: bool = False,
 ) -> None:
@@ -50,13 +52,14 @@ def train_dpo(
         directory: the run; gets ``metrics.jsonl``, ``checkpoint-<step>/`` and ``final/``.
         run: seed and intervals in optimizer steps.
         trainer_options: the recipe's ``trainer:`` block, keys of ``trl.DPOConfig``.
+        guards: guard rail; that of ``PreferenceGuardSpec`` by default.
         gradient_checkpointing: recompute activations (non-reentrant) to save memory.
         resume: go on from the newest checkpoint in ``directory``, if there is one.
 
     Raises:
         UsageError: ``model`` is not a ``PeftModel``.
         RecipeError: ``trainer_options`` is refused by TRL.
-        RunFailed: the loss became infinite or NaN.
+        RunFailed: the loss became infinite or NaN, or a guard rail stopped the run (a checkpoint was written).
         Interrupted: a signal ended the run; a checkpoint was written.
     """
     if not isinstance(model, PeftModel):
@@ -82,7 +85,15 @@ def train_dpo(
             processing_class=processor,
         )
     _copy_policy_to_reference(model)
+    rails = PreferenceRails(guards or PreferenceGuardSpec(), beta=float(arguments.beta))
+    trainer.add_callback(rails)
     fit(trainer, directory=directory, run=run, resume=resume, label="dpo")
+    if rails.reason is not None:
+        raise RunFailed(
+            f"stopped at {rails.reason}",
+            remedy="lower trainer.learning_rate or max_steps, raise beta, or imitate the chosen texts as well: "
+            "loss_type: [sigmoid, sft]",
+        )
     save_final(trainer, processor, directory.final)
 
 
