@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
 from collections.abc import Sequence
 from io import BytesIO
@@ -20,12 +21,13 @@ from reward_models.measures import accuracy
 from reward_models.stage import train_reward
 from toolkit.config.schema import EnsembleSpec, RewardRecipe
 from toolkit.data.images import load_image
+from toolkit.errors import RecipeError
 from toolkit.records import ImageSource, PreferenceRow
 from toolkit.runs.atomic import atomic_directory, atomic_write_text
 from toolkit.runs.directory import RunDirectory
 from toolkit.runs.processes import is_main_process
 
-__all__ = ["bootstrap", "spread", "train_ensemble"]
+__all__ = ["altered", "bootstrap", "spread", "train_ensemble"]
 
 _LOG = logging.getLogger("vlm_rlhf.reward")
 _SPREAD_ROWS = 200
@@ -40,12 +42,14 @@ def train_ensemble(
     ``resume`` finished members stay, and the unfinished one goes on from its checkpoint.
 
     Raises:
+        RecipeError: under DeepSpeed or FSDP, which set up a process for one model only.
         As ``train_reward``.
     """
     spec = recipe.ensemble
     if spec is None:
         train_reward(recipe, directory, resume, data=data)
         return
+    _refuse_split_weights()
     rows, val_rows = data or load_reward_data(recipe)
     for index in range(spec.members):
         seed = recipe.run.seed + index
@@ -62,6 +66,18 @@ def train_ensemble(
         )
         directory.metrics.write(index + 1, member_accuracy=read_config(member.final).held_out_accuracy)
     _finish(spec, directory, val_rows)
+
+
+def _refuse_split_weights() -> None:
+    """``vlm-rlhf check`` refuses its launchers; this also meets an accelerate file of the user's own."""
+    for name in ("DEEPSPEED", "FSDP"):
+        if os.environ.get(f"ACCELERATE_USE_{name}", "").lower() in ("true", "1"):
+            raise RecipeError(
+                "recipe",
+                f"ensemble: is trained without {name}, which sets up a process for one model only; the members "
+                "follow one another in a process",
+                remedy="use --launch ddp, or none",
+            )
 
 
 def bootstrap(rows: Sequence[Any], seed: int) -> list[Any]:
@@ -120,8 +136,8 @@ def spread(reward: EnsembleReward, rows: Sequence[PreferenceRow]) -> dict[str, f
     """
     pictures: dict[str, list[tuple[ImageSource, ...]]] = {
         "own": [row.images for row in rows],
-        "negative": [tuple(_changed(image, noise=False) for image in row.images) for row in rows],
-        "noise": [tuple(_changed(image, noise=True) for image in row.images) for row in rows],
+        "negative": [tuple(altered(image, noise=False) for image in row.images) for row in rows],
+        "noise": [tuple(altered(image, noise=True) for image in row.images) for row in rows],
     }
     prompts, texts = [row.prompt for row in rows], [row.chosen for row in rows]
     return {
@@ -130,7 +146,8 @@ def spread(reward: EnsembleReward, rows: Sequence[PreferenceRow]) -> dict[str, f
     }
 
 
-def _changed(source: ImageSource, *, noise: bool) -> bytes:
+def altered(source: ImageSource, *, noise: bool) -> bytes:
+    """The picture's negative, or noise of its size, as a PNG file."""
     pixels: Any = np.asarray(load_image(source))
     rng = np.random.default_rng(pixels.size)
     changed = rng.integers(256, size=pixels.shape, dtype=np.uint8) if noise else 255 - pixels

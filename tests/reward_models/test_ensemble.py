@@ -13,6 +13,7 @@ from reward_models.ensemble_stage import bootstrap, spread, train_ensemble
 from reward_models.evaluation import EVALUATION_FILE, evaluate_pairs, score_rows
 from reward_models.scorer import LearnedReward
 from toolkit.config.schema import EnsembleSpec, LoraSpec, ModelSpec, QuantizationSpec
+from toolkit.errors import RecipeError
 from toolkit.models.loading import load_vlm
 from toolkit.models.roles import active_role
 from toolkit.records import PromptRow
@@ -121,6 +122,17 @@ def test_training_writes_an_ensemble_that_loads_and_resumes(bases, pair_folder, 
     assert (directory.path / "member-0" / "final" / CONFIG_FILE).stat().st_mtime_ns == kept
     again = [(directory.final / f"member-{k}" / "reward_head.safetensors").read_bytes() for k in range(2)]
     assert again == heads
+
+
+@pytest.mark.parametrize("name", ["DEEPSPEED", "FSDP"])
+def test_launchers_that_set_up_one_model_are_refused_before_anything_is_read(
+    name, bases, new_recipe, tmp_path, monkeypatch
+):
+    monkeypatch.setenv(f"ACCELERATE_USE_{name}", "true")
+    recipe = new_recipe(bases["llava"], tmp_path, tmp_path / "run", ensemble=EnsembleSpec(members=2))
+    with pytest.raises(RecipeError, match=f"ensemble: is trained without {name}, (.|\n)*--launch ddp"):
+        train_ensemble(recipe, RunDirectory(recipe.run.output_dir), False)
+    assert not (tmp_path / "run").exists()
 
 
 def test_resamples_draw_with_replacement_and_differ_by_seed():

@@ -1,0 +1,107 @@
+"""PPO on learned rewards: an ensemble and a single model as adapters on the policy's own base, frozen, and logged."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.torch import load_file
+
+from recipes.rl import load_learned, run
+from reward_models.checkpoint import describe, save_reward_model
+from reward_models.config import CONFIG_FILE
+from reward_models.ensemble import EnsembleReward
+from reward_models.scorer import LearnedReward
+from toolkit.config.schema import QuantizationSpec, RlRecipe
+from toolkit.models.loading import load_vlm
+from toolkit.models.roles import roles_of
+from toolkit.records import image_prompt
+from toolkit.runs.directory import RunDirectory
+
+
+@pytest.fixture(scope="module")
+def ensemble(bases, new_reward, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ensemble")
+    for index in range(2):
+        model, spec = new_reward(bases["llava"], seed=10 + index)
+        (folder / f"member-{index}").mkdir()
+        config = describe(model.vlm, spec, score_mean=0.1 * index)
+        save_reward_model(model, folder / f"member-{index}", config)
+    whole = config.model_copy(update={"members": 2, "std_penalty": 0.5, "score_mean": 0.0})
+    (folder / CONFIG_FILE).write_text(whole.model_dump_json())
+    return folder
+
+
+@pytest.fixture
+def recipe(bases, ensemble, saved_reward, tmp_path):
+    colours = ["red", "green", "blue", "yellow"]
+    lines = []
+    for index, colour in enumerate(colours * 2):
+        Image.new("RGB", (32, 32), colour).save(tmp_path / f"{index}.png")
+        row = {"sample_id": f"row{index}", "task": "caption", "prompt": "Describe the image."}
+        lines.append(
+            {**row, "images": [f"{index}.png"], "image_id": index, "references": [f"a {colour} one"]}
+        )
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return RlRecipe.model_validate(
+        {
+            "stage": "rl",
+            "model": {"id": str(bases["llava"]), "lora": {"rank": 4, "alpha": 8}},
+            "data": {"root": str(tmp_path), "train": [{"kind": "rows", "file": "rows.jsonl"}]},
+            "rewards": [
+                {"term": "learned", "model": str(ensemble)},
+                {"term": "learned", "model": str(saved_reward), "name": "single"},
+            ],
+            "rollout": {"prompts_per_iteration": 8, "max_new_tokens": 4},
+            "ppo": {"iterations": 2, "missing_eos_penalty": 0.0},
+            "guards": {"calibration_samples": 8},
+            "run": {"output_dir": str(tmp_path / "run"), "log_every_steps": 1},
+        }
+    )
+
+
+def test_a_policy_trains_on_an_ensemble_beside_a_single_model(recipe, ensemble, saved_reward, tmp_path):
+    directory = RunDirectory(recipe.run.output_dir)
+    directory.prepare(recipe, resume=False)
+    before = {path: path.read_bytes() for path in ensemble.rglob("*.safetensors")}
+    run(recipe, directory, False)
+    files = sorted((tmp_path / "run" / "samples").glob("rollouts-*.jsonl"))
+    samples = [json.loads(line) for file in files for line in file.read_text().splitlines()]
+    assert len(samples) >= 8
+    prompts = [image_prompt("Describe the image.")] * len(samples)
+    images = [(Path(sample["images"][0]),) for sample in samples]
+    texts = [sample["completion"] for sample in samples]
+    for name, path in (("learned", ensemble), ("single", saved_reward)):
+        alone = LearnedReward.load(path).score(prompts, images, texts)
+        np.testing.assert_allclose([sample["parts"][name] for sample in samples], alone, atol=1e-4)
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    logged = [line["reward/learned"] for line in lines if "reward/learned" in line]
+    assert len(logged) == 2
+    assert len(set(logged)) == 2
+    assert {path: path.read_bytes() for path in before} == before
+    written = load_file(str(tmp_path / "run" / "final" / "adapter_model.safetensors"))
+    assert written
+    assert not [name for name in written if "reward" in name]
+
+
+def test_every_reward_model_is_an_adapter_on_the_policys_base(recipe, ensemble, saved_reward, pairs):
+    policy = load_vlm(recipe.model, trainable=True)
+    found = [load_learned(policy, recipe, str(path)) for path in (ensemble, saved_reward, saved_reward)]
+    assert isinstance(found[0], EnsembleReward)
+    assert roles_of(policy.model) == ["default", "reward_0", "reward_1", "reward", "reward_2"]
+    columns = [p.prompt for p in pairs], [p.images for p in pairs], [p.chosen for p in pairs]
+    for attached, path in zip(found, (ensemble, saved_reward, saved_reward), strict=True):
+        assert attached.model.vlm is policy
+        alone = LearnedReward.load(path)
+        np.testing.assert_allclose(attached.score(*columns), alone.score(*columns), atol=1e-4)
+
+
+def test_an_ensemble_at_another_precision_gets_a_base_of_its_own(recipe, ensemble, pairs):
+    quantised = recipe.model.model_copy(update={"quantization": QuantizationSpec()})
+    other = RlRecipe.model_validate({**recipe.model_dump(), "model": quantised.model_dump()})
+    policy = load_vlm(other.model, trainable=True)
+    found = load_learned(policy, other, str(ensemble))
+    assert isinstance(found, EnsembleReward)
+    assert roles_of(policy.model) == ["default"]
+    assert all(member.model.vlm is not policy for member in found.members)
