@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from toolkit.errors import UsageError
+from toolkit.metrics.counts import EvaluationCounts
 from toolkit.metrics.ngrams import MAX_ORDER, Integers, NgramIndex, Ngrams
 from toolkit.metrics.references import PreparedReferences
 from toolkit.metrics.text import metric_words
@@ -56,8 +57,25 @@ class BleuCounts:
         slots = rows * MAX_ORDER + orders
         correct = np.bincount(slots, np.minimum(most, counts), minlength=images.size * MAX_ORDER)
         guessed = np.maximum(ngrams.lengths[:, None] - np.arange(MAX_ORDER), 0)
-        closest = _closest_lengths(references, images, ngrams.lengths, widths, pair_starts)
+        captions = np.arange(pair_starts[-1]) + np.repeat(
+            references.caption_starts[images] - pair_starts[:-1], widths
+        )
+        closest = _closest_lengths(references.lengths[captions], pair_starts, ngrams.lengths)
         return cls(correct.reshape(-1, MAX_ORDER).astype(np.int64), guessed, ngrams.lengths, closest)
+
+    @classmethod
+    def of_evaluation(cls, counts: EvaluationCounts) -> BleuCounts:
+        """The same from the counts of an evaluation."""
+        own, lengths = counts.own, counts.lengths[counts.candidates]
+        most = np.zeros(own.size, dtype=np.int64)
+        np.maximum.at(most, counts.matched_own, counts.counts[counts.matched])
+        images = np.searchsorted(counts.candidates, counts.captions[own])
+        slots = images * MAX_ORDER + counts.orders[counts.ids[own]]
+        correct = np.bincount(slots, np.minimum(most, counts.counts[own]), minlength=lengths.size * MAX_ORDER)
+        guessed = np.maximum(lengths[:, None] - np.arange(MAX_ORDER), 0)
+        starts = counts.caption_starts - np.arange(counts.caption_starts.size)
+        closest = _closest_lengths(counts.lengths[counts.references], starts, lengths)
+        return cls(correct.reshape(-1, MAX_ORDER).astype(np.int64), guessed, lengths, closest)
 
     def per_caption(self) -> Floats:
         """(B, 4) BLEU-1 to BLEU-4 of each caption, 0 to 1."""
@@ -109,21 +127,14 @@ def _bleu(correct: Integers, guessed: Integers, lengths: Integers, reference_len
     return result
 
 
-def _closest_lengths(
-    references: PreparedReferences,
-    images: Integers,
-    lengths: Integers,
-    widths: Integers,
-    pair_starts: Integers,
-) -> Integers:
-    """(B,) length of the reference nearest to each caption's, the shorter of two equally near."""
-    if not images.size:
+def _closest_lengths(references: Integers, starts: Integers, lengths: Integers) -> Integers:
+    """(B,) length of the reference nearest to each caption's, the shorter of two equally near.
+
+    ``references`` (P,) are lengths, of which ``starts`` (B + 1,) tells those of a caption.
+    """
+    if not lengths.size:
         return np.zeros(0, dtype=np.int64)
-    captions = np.arange(pair_starts[-1]) + np.repeat(
-        references.caption_starts[images] - pair_starts[:-1], widths
-    )
-    own = references.lengths[captions]
-    distance = np.abs(own - np.repeat(lengths, widths))
-    span = int(own.max()) + 1
-    result: Integers = np.minimum.reduceat(distance * span + own, pair_starts[:-1]) % span
+    distance = np.abs(references - np.repeat(lengths, np.diff(starts)))
+    span = int(references.max()) + 1
+    result: Integers = np.minimum.reduceat(distance * span + references, starts[:-1]) % span
     return result

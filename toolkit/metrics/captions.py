@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,12 +12,11 @@ import numpy.typing as npt
 from toolkit.errors import DataError, UsageError
 from toolkit.metrics.bleu import BleuCounts
 from toolkit.metrics.cider_statistics import CiderStatistics
+from toolkit.metrics.counts import EvaluationCounts
 from toolkit.metrics.frequencies import DocumentFrequencies, require_same_end_token
 from toolkit.metrics.ngrams import MAX_ORDER, Integers, NgramIndex
-from toolkit.metrics.references import PreparedReferences
-from toolkit.metrics.rouge import rouge_l
-from toolkit.metrics.text import split_tokens
-from toolkit.metrics.tokenizer import tokenize, tokenize_lines
+from toolkit.metrics.numbered import TokenNumbers
+from toolkit.metrics.rouge import rouge_l_of_all
 
 __all__ = ["DEFAULT_METRICS", "CaptionScores", "CaptionStatistics", "score_captions"]
 
@@ -73,30 +72,27 @@ class CaptionStatistics:
         self._bleu: BleuCounts | None = None
         self._cider: CiderStatistics | None = None
         self._rouge: Floats | None = None
-        reference_tokens = tokenize_lines([text for captions in references.values() for text in captions])
-        result_tokens = [tokenize(results[image_id]) for image_id in self.ids]
+        empty = [image_id for image_id, captions in references.items() if not captions]
+        if empty:
+            raise DataError(
+                "references", [f"image {image_id!r} has no reference caption" for image_id in empty]
+            )
+        table = frequencies if isinstance(frequencies, DocumentFrequencies) else None
+        index = _index_of(table)
+        numbers = TokenNumbers(index.vocabulary, index.size)
+        sizes = np.fromiter(map(len, references.values()), dtype=np.int64, count=len(references))
+        theirs = numbers.of_lines([text for captions in references.values() for text in captions])
+        own = numbers.of([results[image_id] for image_id in self.ids])
         if "rouge_l" in metrics:
-            self._rouge = _rouge_scores(result_tokens, reference_tokens, map(len, references.values()))
+            self._rouge = rouge_l_of_all(own, theirs, sizes)
         if "bleu" in metrics or "cider" in metrics:
-            table = frequencies if isinstance(frequencies, DocumentFrequencies) else None
-            words = split_tokens(reference_tokens)
-            prepared = PreparedReferences.build(references, _index_of(table), words=words)
-            self._count_ngrams(*prepared, split_tokens(result_tokens), metrics, table)
-
-    def _count_ngrams(
-        self,
-        references: PreparedReferences,
-        index: NgramIndex,
-        words: Sequence[Sequence[str]],
-        metrics: Sequence[str],
-        table: DocumentFrequencies | None,
-    ) -> None:
-        ngrams = index.encode(words)
-        counted = ngrams.counted()
-        if "bleu" in metrics:
-            self._bleu = BleuCounts.of(references, np.arange(len(self.ids)), ngrams, counted)
-        if "cider" in metrics:
-            self._cider = CiderStatistics(references, index, ngrams, counted, table)
+            (their_words, their_lengths), (own_words, own_lengths) = numbers.words(theirs), numbers.words(own)
+            words = np.concatenate([their_words, own_words])
+            ngrams = index.encode_numbers(words, np.concatenate([their_lengths, own_lengths]), numbers.end)
+            num_ids = max(index.size, int(ngrams.ids.max(initial=-1)) + 1)
+            counts = EvaluationCounts.of(ngrams, sizes, num_ids)
+            self._bleu = BleuCounts.of_evaluation(counts) if "bleu" in metrics else None
+            self._cider = CiderStatistics(counts, table) if "cider" in metrics else None
 
     def per_image(self) -> dict[str, Floats]:
         """Metric to (N,) scores, in the order of ``ids``."""
@@ -183,14 +179,3 @@ def _index_of(table: DocumentFrequencies | None) -> NgramIndex:
         return NgramIndex()
     require_same_end_token(table, None)
     return table.index
-
-
-def _rouge_scores(
-    results: Sequence[Sequence[str]], references: Sequence[Sequence[str]], sizes: Iterable[int]
-) -> Floats:
-    """(N,) ROUGE-L; ``references`` holds those of all images one after another, ``sizes`` of each."""
-    scores, first = [], 0
-    for tokens, size in zip(results, sizes, strict=True):
-        scores.append(rouge_l(tokens, references[first : first + size]))
-        first += size
-    return np.asarray(scores)

@@ -55,14 +55,16 @@ class Level:
     offset: int
 
     @classmethod
-    def build(cls, keys: Keys, offset: int) -> Level:
-        """A level of distinct ``keys``; the id of a key is ``offset`` + its place in ``level.keys``."""
+    def build(cls, keys: Keys, offset: int) -> tuple[Level, Integers]:
+        """A level of distinct ``keys`` (K,), and the id of each, which is ``offset`` + its place in ``level.keys``."""
         bits = max(1, int(keys.size).bit_length())
         buckets = _buckets(keys, bits)
         order = np.argsort(keys * _MULTIPLIER)  # by bucket; distinct keys have distinct products
         starts = np.zeros((1 << bits) + 1, dtype=np.uint32)
         np.cumsum(np.bincount(buckets.astype(np.int64), minlength=1 << bits), out=starts[1:])
-        return cls(keys=keys[order], starts=starts, offset=offset)
+        ids = np.empty(keys.size, dtype=np.int64)
+        ids[order] = np.arange(offset, offset + keys.size)
+        return cls(keys=keys[order], starts=starts, offset=offset), ids
 
     def find(self, wanted: Keys) -> Integers:
         """The ids (Q,) of ``wanted`` (Q,), -1 where a key is not here."""
@@ -107,22 +109,18 @@ class NgramIndex:
     def encode(self, captions: Sequence[Sequence[str]]) -> Ngrams:
         """The n-grams of ``captions``. Unknown ones get ids from ``size`` upwards, valid in this result alone."""
         new_words = _NewWords(self.size)
-        return self._encode(captions, new_words, None)
-
-    def extended(self, captions: Iterable[Sequence[str]]) -> tuple[NgramIndex, Ngrams]:
-        """An index that also knows the n-grams of ``captions``, and these n-grams. ``self`` stays as it is."""
-        new_words = _NewWords(self.size)
-        levels: list[Level] = []
-        ngrams = self._encode(captions, new_words, levels)
-        size = levels[-1].offset + levels[-1].keys.size
-        index = NgramIndex({**self.vocabulary, **new_words}, (*self.layers, tuple(levels)), size)
-        return index, ngrams
-
-    def _encode(
-        self, captions: Iterable[Sequence[str]], new_words: _NewWords, levels: list[Level] | None
-    ) -> Ngrams:
         words, lengths = self._words(captions, new_words)
-        offset = self.size + len(new_words)
+        return self.encode_numbers(words, lengths, self.size + len(new_words))
+
+    def encode_numbers(
+        self, words: Indices, lengths: Integers, end: int, levels: list[Level] | None = None
+    ) -> Ngrams:
+        """The n-grams of captions given as numbers of their ``words`` (T,), ``lengths`` (B,) words each.
+
+        Numbers are those of ``vocabulary``; other words have numbers from ``size`` to below ``end``. Unknown n-grams
+        get ids from ``end`` upwards; with ``levels`` they are put there, order by order.
+        """
+        offset = end
         rows = np.repeat(np.arange(lengths.size, dtype=np.int32), lengths)
         starts = np.arange(words.size, dtype=np.int32)
         left = np.repeat(np.cumsum(lengths).astype(np.int32), lengths) - starts  # words from here to the end
@@ -137,6 +135,16 @@ class NgramIndex:
             counts.append(prefix.size)
         orders = np.repeat(np.arange(MAX_ORDER, dtype=np.uint8), counts)
         return Ngrams(np.concatenate(all_rows), np.concatenate(all_ids), orders, lengths)
+
+    def extended(self, captions: Iterable[Sequence[str]]) -> tuple[NgramIndex, Ngrams]:
+        """An index that also knows the n-grams of ``captions``, and these n-grams. ``self`` stays as it is."""
+        new_words = _NewWords(self.size)
+        levels: list[Level] = []
+        words, lengths = self._words(captions, new_words)
+        ngrams = self.encode_numbers(words, lengths, self.size + len(new_words), levels)
+        size = levels[-1].offset + levels[-1].keys.size
+        index = NgramIndex({**self.vocabulary, **new_words}, (*self.layers, tuple(levels)), size)
+        return index, ngrams
 
     def _words(self, captions: Iterable[Sequence[str]], new_words: _NewWords) -> tuple[Indices, Integers]:
         """Ids of all words (T,) and the words of each caption (B,); captions are not kept."""
@@ -167,9 +175,9 @@ class NgramIndex:
         if levels is None:
             ids[missing] = inverse + offset
         else:
-            level = Level.build(new_keys, offset)
+            level, new_ids = Level.build(new_keys, offset)
             levels.append(level)
-            ids[missing] = level.find(keys[missing])
+            ids[missing] = new_ids[inverse]
         return ids, offset + int(new_keys.size)
 
 

@@ -17,7 +17,15 @@ from toolkit.metrics.ptb.abbreviations import (
     UNCAPITALISED_TITLES,
 )
 
-__all__ = ["TOKENIZER", "tokenize", "tokenize_lines"]
+__all__ = [
+    "TOKENIZER",
+    "DependsOnNeighbours",
+    "stretch_tokens",
+    "tokenize",
+    "tokenize_lines",
+    "tokens_in_context",
+    "tokens_of_hanging_lines",
+]
 
 TOKENIZER = "ptb-3.4.1/3"
 """Names the tokens in every file made from them; the number after the slash grows when tokens change."""
@@ -44,8 +52,8 @@ _KEPT_STRETCHES = 1 << 15
 _ENDS_IN_A_LETTER = re.compile(r".*(?:^|[^A-Za-z])[A-Za-z]\.[\s'\"]*", re.DOTALL)
 
 
-class _DependsOnNeighbours(LookupError):
-    """A stretch cannot be tokenized alone."""
+class DependsOnNeighbours(LookupError):
+    """A stretch between blanks cannot be tokenized alone."""
 
 
 class _Stretches(dict[str, tuple[str, ...]]):
@@ -58,14 +66,15 @@ class _Stretches(dict[str, tuple[str, ...]]):
         elif not stretch or (_PLAIN.fullmatch(stretch) and not _LOOKS_AHEAD.fullmatch(stretch)):
             tokens = tuple(_kept(lex(stretch)))
         else:
-            raise _DependsOnNeighbours
+            raise DependsOnNeighbours
         if len(self) >= _KEPT_STRETCHES:
             self.clear()
         self[stretch] = tokens
         return tokens
 
 
-_stretches = _Stretches()
+stretch_tokens = _Stretches()
+"""The tokens of a stretch between blanks; raises ``DependsOnNeighbours`` for some."""
 
 
 def tokenize(caption: str) -> list[str]:
@@ -83,11 +92,21 @@ def tokenize_lines(captions: Sequence[str]) -> list[list[str]]:
     There the first word of the next line decides whether a letter and a period at the end of a line are an initial
     or the end of a sentence (``Avenue S.`` before ``A street``). All other captions come out as from ``tokenize``.
     """
-    lines = [caption.replace("\n", " ") for caption in captions]
-    tokens = [tokenize(line) for line in lines]
-    for place, line in enumerate(lines[:-1]):
+    hanging = tokens_of_hanging_lines(captions)
+    return [hanging[place] if place in hanging else tokenize(text) for place, text in enumerate(captions)]
+
+
+def tokens_of_hanging_lines(captions: Sequence[str]) -> dict[int, list[str]]:
+    """Tokens of those lines of a file that hang on the next line, by their place."""
+    tokens = {}
+    for place, caption in enumerate(captions[:-1]):
+        # Cheap tests first: most captions end in a letter, or in the period of a word.
+        last, before = caption[-1:], caption[-3:-2]
+        if last.isalpha() or (last == "." and before.isascii() and before.isalpha()):
+            continue
+        line = caption.replace("\n", " ")
         if _ENDS_IN_A_LETTER.fullmatch(line):
-            following = "\n".join(lines[place + 1 : place + 3])
+            following = "\n".join(text.replace("\n", " ") for text in captions[place + 1 : place + 3])
             tokens[place] = _kept(lex(f"{line}\n{following}\n", len(line)))
     return tokens
 
@@ -95,22 +114,22 @@ def tokenize_lines(captions: Sequence[str]) -> list[list[str]]:
 @lru_cache(maxsize=4096)
 def _tokens(caption: str) -> tuple[str, ...]:
     try:
-        return tuple(chain.from_iterable(map(_stretches.__getitem__, caption.split(" "))))
-    except _DependsOnNeighbours:
-        return _tokens_in_context(caption)
+        return tuple(chain.from_iterable(map(stretch_tokens.__getitem__, caption.split(" "))))
+    except DependsOnNeighbours:
+        return tuple(tokens_in_context(caption))
 
 
-def _tokens_in_context(caption: str) -> tuple[str, ...]:
-    """Tokens where some stretches depend on others: those are lexed together, the rest is looked up."""
+def tokens_in_context(caption: str) -> list[str]:
+    """Tokens of a caption where some stretches depend on others: those are lexed together, the rest is looked up."""
     if "<" in caption:  # markup spans blanks
-        return tuple(_kept_at_the_end(lex(caption.replace("\n", " "))))
+        return _kept_at_the_end(lex(caption.replace("\n", " ")))
     caption = caption.replace("\n", " ") + "\n"  # some rules look at the blank behind a word
     tokens: list[str] = []
     first = last = -1  # of the stretches waiting to be lexed together
     for match in _STRETCH.finditer(caption):
         try:
-            known = _stretches[match.group()]
-        except _DependsOnNeighbours:
+            known = stretch_tokens[match.group()]
+        except DependsOnNeighbours:
             first, last = (match.start() if first < 0 else first), match.end()
             continue
         if first >= 0:
@@ -119,7 +138,7 @@ def _tokens_in_context(caption: str) -> tuple[str, ...]:
         tokens += known
     if first >= 0:
         tokens += _kept_at_the_end(lex(caption[first:], last - first))
-    return tuple(tokens)
+    return tokens
 
 
 def _kept_at_the_end(tokens: list[str]) -> list[str]:

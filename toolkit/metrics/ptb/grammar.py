@@ -49,6 +49,8 @@ _AN = "[A-Za-z0-9]"
 _NO_LETTER = "(?![A-Za-z])"
 _BLANK = "[ \u00a0]"
 _GAP = "[- \u00a0]"
+_LINE_BLANKS = " \t\n\r\f\v\u00a0"
+_SPACE = f"[{_LINE_BLANKS}\u2000-\u200a\u2028\u2029\u3000]"
 _RAISED = "[\u207a\u207b\u208a\u208b]?(?:[\u00b2\u00b3\u00b9\u2070\u2074-\u2079]+|[\u2080-\u2089]+)"
 # Blanks end an address, and the characters of the first group; those of the second cannot be its last.
 _OUTSIDE = r" \t\n\r\f\v\"<>|()"
@@ -109,13 +111,13 @@ _SPECIFICATION: list[tuple[str, str, str]] = [
     (
         "entity",
         "&",
-        r"&(?i:amp|lt|gt|quot|apos|mdash|ndash|md|ht|lr|qc|ql|qr|tl|ur|cdq|odq);|&\#\d+;",
+        r"&(?i:amp|lt|gt|quot|apos|mdash|ndash|md|ht|lr|qc|ql|qr|tl|ur|cdq|odq);|&\#[0-9]+;",
     ),
     ("dotted", _BEGINS_WORD, rf"{_WORD}(?:[.!?]{_WORD})+"),
     ("address", "hH", rf"(?i:https?)://{_URL}+{_URL_END}"),
     ("www", "wW", rf"(?i:www)\.(?:[^{_OUTSIDE}{{}}.!?,]+\.)+[A-Za-z]{{2,4}}(?:{_PATH})?"),
     ("host", r"[^ \t\n\r\f\v]", rf"(?:{_HOST}+\.)+(?i:com|net|org|edu)(?:{_PATH})?"),
-    ("file", f"{LETTER}{DIGIT}", rf"(?:{_LD}+(?:\.{_LD}+)*\.(?i:{_FILE_TYPES}))(?=[\s!,.?])"),
+    ("file", f"{LETTER}{DIGIT}", rf"(?:{_LD}+(?:\.{_LD}+)*\.(?i:{_FILE_TYPES}))(?={_SPACE}|[!,.?])"),
     (
         "mail",
         "A-Za-z0-9<&",
@@ -135,7 +137,7 @@ _SPECIFICATION: list[tuple[str, str, str]] = [
     (
         "elision",
         "&'\u2019\u0092",
-        rf"{_Q}(?i:em|till?|cause|n{_Q}|[2-9]0s)|'[nN](?=\s|$)|{_CURLY}[nN]|{_Q}\d\d(?=\s|$)",
+        rf"{_Q}(?i:em|till?|cause|n{_Q}|[2-9]0s)|'[nN](?=[{_LINE_BLANKS}]|$)|{_CURLY}[nN]|{_Q}[0-9][0-9](?={_SPACE}|$)",
     ),
     ("opening elision", "dDlLjJyY", rf"(?P<token>[dDlLjJyY]{_Q}){_L}"),
     ("letter elision", "dDlLjJ", rf"[dDlLjJ]{_Q}"),
@@ -145,8 +147,8 @@ _SPECIFICATION: list[tuple[str, str, str]] = [
     ("vowels", LETTER, rf"[{LETTER}]+[aeiouyAEIOUY]{_QQ}[aeiouA-Z][{LETTER}]*"),
     ("spelled", _AZ, rf"(?i:c{_Q}est|c'mon|s'mores|nat'l|cap{_Q}n|li'l|ev'ry|e'er)|(?i:o{_QQ}o)"),
     ("contd", "cC", "(?i:cont'd\\.)"),
-    ("fraction", DIGIT, r"(?:\d{1,4}[- \u00a0])?\d{1,4}(?:\\?/|\u2044)\d{1,4}"),
-    ("date", DIGIT, r"\d{1,2}[-/]\d{1,2}[-/]\d{2,4}"),
+    ("fraction", DIGIT, rf"(?:{_D}{{1,4}}[- \u00a0])?{_D}{{1,4}}(?:\\?/|\u2044){_D}{{1,4}}"),
+    ("date", DIGIT, rf"{_D}{{1,2}}[-/]{_D}{{1,2}}[-/]{_D}{{2,4}}"),
     (
         "phone",
         "(+0-9",
@@ -166,14 +168,14 @@ _SPECIFICATION: list[tuple[str, str, str]] = [
     (
         "last initial",
         _AZ,
-        rf"(?P<token>[A-Za-z])\.\s+(?:{_with_capital(SENTENCE_STARTERS)}|M(?i:[rs])\.|{_MARKUP})\s",
+        rf"(?P<token>[A-Za-z])\.{_SPACE}+(?:{_with_capital(SENTENCE_STARTERS)}|M(?i:[rs])\.|{_MARKUP}){_SPACE}",
     ),
     ("title", _AZ, rf"(?:{_TITLE})\."),
-    ("numbered", _AZ, rf"(?P<token>(?i:{_one_of(BEFORE_NUMBERS)})\.)\s?\d"),
+    ("numbered", _AZ, rf"(?P<token>(?i:{_one_of(BEFORE_NUMBERS)})\.){_SPACE}?{_D}"),
     (
         "before comma",
         f"{_BEGINS_WORD}{DIGIT}",
-        rf"(?P<token>(?:{_BEFORE_COMMA})\.)[,:;]",
+        rf"(?P<token>(?:{_BEFORE_COMMA})\.)[,:;\u3001]",
     ),
     ("ampersand", "A-Z", _AMPERSAND),
     ("language", "cCfF", r"[cC]\+\+|[cCfF]\#"),

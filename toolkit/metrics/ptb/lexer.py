@@ -39,7 +39,8 @@ _SPELLED |= dict.fromkeys('\u0094\u00bb\u201d"', "''")
 
 _ENTITIES = {"&amp;": "&", "&lt;": "<", "&gt;": ">", "&quot;": "''", "&apos;": "'"}
 _ENTITIES |= {"&md;": "--", "&mdash;": "--", "&ndash;": "--"}
-_SMALL_ENTITIES = frozenset({"&quot;", "&apos;"})  # in capitals they are entities and stay as they are written
+# In capitals these are entities, too, and stay as they are written.
+_SMALL_ENTITIES = frozenset({"&quot;", "&apos;"})
 # Only in these rules is an apostrophe spelled anew; elsewhere inside a word it stays as it was written.
 _STRAIGHTENED = frozenset({"n't", "clitic"})
 # Elsewhere a soft hyphen disappears.
