@@ -28,6 +28,7 @@ class BestPolicy:
     Attributes:
         step: iteration of the best evaluation (0 is the starting policy); None before the first.
         value: its score; higher is better.
+        newest: the score of the newest evaluation in this process; None before the first.
     """
 
     def __init__(self, folder: Path, *, metric: str, required: bool) -> None:
@@ -35,6 +36,7 @@ class BestPolicy:
         self.folder, self.metric, self.required = folder, metric, required
         self.step: int | None = None
         self.value = -math.inf
+        self.newest: float | None = None
 
     def consider(self, step: int, numbers: Mapping[str, float], vlm: LoadedVlm, engine: Engine) -> bool:
         """Keep the policy as it is now if ``numbers`` are the best so far; returns whether they are.
@@ -51,6 +53,7 @@ class BestPolicy:
             raise RecipeError(
                 "ppo.best_metric", f"expected one of {', '.join(sorted(numbers))}, found {self.metric!r}"
             )
+        self.newest = value
         if not value > self.value:
             return False
         self.step, self.value = step, float(value)
@@ -75,6 +78,10 @@ class BestPolicy:
             save_policy(final, vlm, engine)
         logger.info("final/ holds the %(policy)s policy, of iteration %(iteration)d", facts)
         return facts
+
+    def told(self) -> str:
+        """Where the best policy lies, to go on a message; empty where it is the one that training began with."""
+        return f"; {self.folder} holds the policy of iteration {self.step}" if self.step else ""
 
     def state_dict(self) -> dict[str, Any]:
         """For a checkpoint."""

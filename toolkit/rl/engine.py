@@ -110,6 +110,10 @@ class Engine:
         """The sum of ``values`` over all processes, on every process."""
         return values if self.world == 1 else self.accelerator.reduce(values.to(self.device), reduction="sum")
 
+    def anywhere(self, flag: bool) -> bool:
+        """Whether ``flag`` is set on any process."""
+        return float(self.all_sum(torch.tensor(float(flag), dtype=torch.float64))) > 0
+
     def hold_policy(self, held: bool) -> None:
         """Hold the policy's adapter still (learning rate 0) or release it: critic warm-up."""
         self.optimizer.param_groups[0]["lr"] = 0.0 if held else self.spec.learning_rate

@@ -24,7 +24,7 @@ from toolkit.rl.update import UpdateStatistics
 from toolkit.runs.atomic import atomic_write_text
 from toolkit.runs.metrics import json_safe
 
-__all__ = ["Means", "rollout_means", "update_means", "write_samples"]
+__all__ = ["Means", "iteration_numbers", "progress_note", "rollout_means", "update_means", "write_samples"]
 
 SAMPLE_ROWS = 16
 
@@ -55,6 +55,34 @@ class Means:
             name: total / count if count else float("nan")
             for name, (total, count) in zip(names, totals, strict=True)
         }
+
+
+def iteration_numbers(
+    engine: Engine,
+    experience: Experience,
+    output: RewardOutput,
+    statistics: UpdateStatistics,
+    *,
+    group: int,
+    gap: tuple[float, int] | None = None,
+) -> dict[str, float]:
+    """An iteration's metrics, the same on every process, but for those of the KL controller and the clock.
+
+    ``group`` samples of a prompt stand together; ``gap`` is the vision gap's sum over completions and their number.
+    """
+    means = Means()
+    rollout_means(means, experience, output, group=group)
+    update_means(means, statistics)
+    if gap is not None:
+        means.add("guard/vision_gap_nats", *gap)
+    values = means.reduced(engine)
+    if experience.explained_variance is not None and experience.value_spread is not None:
+        values["value/explained_variance"] = experience.explained_variance
+        values["value/spread"] = experience.value_spread
+    values["optimizer/grad_norm"] = float(np.mean(statistics.grad_norms))
+    values["optimizer/updates"] = float(statistics.updates)
+    values["rollout/temperature"] = experience.rollout.temperature
+    return values
 
 
 def rollout_means(means: Means, experience: Experience, output: RewardOutput, *, group: int) -> None:
@@ -108,6 +136,27 @@ def update_means(means: Means, statistics: UpdateStatistics) -> None:
         if key in sums:
             means.add(metric, sums[key], tokens)
     means.add("policy/kl_to_behaviour_nats", sums.get("kl_k3", 0.0), sums.get("completions", 0.0))
+
+
+def progress_note(
+    values: Mapping[str, float], held_out: float | None, *, completions: int, seconds: float
+) -> str:
+    """The end of the progress line: reward with its weighted parts, KL, held-out score, tokens a second.
+
+    ``values`` are ``iteration_numbers``, of an iteration of ``completions`` on all processes that took ``seconds``.
+    """
+    parts = ", ".join(
+        f"{name.removeprefix('reward/').removesuffix('/weighted')} {value:.2f}"
+        for name, value in values.items()
+        if name.endswith("/weighted")
+    )
+    said = [
+        f"reward {values['reward/total']:.3f}" + (f" ({parts})" if parts else ""),
+        f"kl {values['kl/k1_nats']:.2f}",
+        *([] if held_out is None else [f"held-out {held_out:.3f}"]),
+        f"{values['rollout/tokens'] * completions / max(seconds, 1e-9):.0f} tokens/s",
+    ]
+    return "  ".join(said)
 
 
 def write_samples(folder: Path, step: int, experience: Experience, output: RewardOutput) -> None:

@@ -130,10 +130,8 @@ class RolloutWorker:
         ``row_seeds``, one a completion, take the place of ``seed``. Returns the prompts (``len(rows) * samples`` of
         them, image features attached) and the completions.
         """
+        prompts = self.encoded(rows)
         with self.engine.gathered(), role(self.vlm.model, POLICY):
-            prompts = with_vision_features(
-                self.vlm, self.cache.encode(rows), batch_size=self.spec.generation_batch_size
-            )
             completions = generate(
                 self.vlm,
                 prompts,
@@ -145,6 +143,12 @@ class RolloutWorker:
                 row_seeds=row_seeds,
             )
         return [prompt for prompt in prompts for _ in range(samples)], completions
+
+    def encoded(self, rows: Sequence[PromptRow]) -> list[EncodedPrompt]:
+        """One prompt a row, image features attached; the same rows give the same bits."""
+        with self.engine.gathered(), role(self.vlm.model, POLICY):
+            prompts = self.cache.encode(rows)
+            return with_vision_features(self.vlm, prompts, batch_size=self.spec.generation_batch_size)
 
     def greedy(self, prompts: Sequence[EncodedPrompt]) -> list[GeneratedCompletion]:
         """The most likely completion of each prompt (token by token) under the policy as it is now."""

@@ -2,8 +2,9 @@
 
 ``checkpoint-<step>/``: the policy's adapter and the processor at its root (plain peft loads them),
 ``value/`` (the critic's adapter, if it has one), ``ref/`` (a refreshed reference), ``value_head.safetensors``
-(if there is a critic), ``optimizer.pt``, ``rng.pt`` and ``rl_state.json``. Under DeepSpeed ``deepspeed/`` takes
-the place of ``optimizer.pt``. ``final/`` holds policy and processor alone.
+(if there is a critic), ``optimizer.pt``, ``rng.pt``, ``rl_state.json``, and ``unfinished.pt`` where a signal broke an
+iteration off between two minibatches. Under DeepSpeed ``deepspeed/`` takes the place of ``optimizer.pt``. ``final/``
+holds policy and processor alone.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ __all__ = ["STATE_FILE", "load_checkpoint", "save_checkpoint", "save_policy"]
 
 STATE_FILE = "rl_state.json"
 _HEAD, _OPTIMIZER, _RNG, _DEEPSPEED = "value_head.safetensors", "optimizer.pt", "rng.pt", "deepspeed"
-_ADAPTER = "adapter_model.safetensors"
+_ADAPTER, _UNFINISHED = "adapter_model.safetensors", "unfinished.pt"
 
 
 def save_policy(
@@ -51,11 +52,18 @@ def save_policy(
 
 
 def save_checkpoint(
-    folder: Path, vlm: LoadedVlm, engine: Engine, state: Mapping[str, Any], *, reference: bool = False
+    folder: Path,
+    vlm: LoadedVlm,
+    engine: Engine,
+    state: Mapping[str, Any],
+    *,
+    reference: bool = False,
+    unfinished: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a checkpoint to ``folder``, atomically; ``state`` must be JSON (floats keep all their digits).
 
     ``reference`` also writes the reference, which a run that refreshes it cannot take from its starting policy.
+    ``unfinished`` is this process's part of an iteration that was broken off, tensors and plain values.
 
     Raises:
         RunFailed: a file could not be written (disk full, quota). Nothing is left of it, and earlier checkpoints are
@@ -63,6 +71,7 @@ def save_checkpoint(
     """
     kept = (POLICY, VALUE, REFERENCE) if reference else (POLICY, VALUE)
     generators = gather_object([random_state()])
+    parts = gather_object([unfinished]) if unfinished is not None else None
     with _told(folder), _shared_directory(folder, engine) as staging:
         with engine.gathered():
             if engine.is_main:
@@ -76,6 +85,8 @@ def save_checkpoint(
             torch.save(engine.optimizer.state_dict(), staging / _OPTIMIZER)
         if engine.is_main:
             torch.save(generators, staging / _RNG)
+            if parts is not None:
+                torch.save(parts, staging / _UNFINISHED)
             text = json.dumps({**state, "processes": engine.world}, indent=2, allow_nan=False)
             (staging / STATE_FILE).write_text(text, encoding="utf-8")
     engine.accelerator.wait_for_everyone()
@@ -83,6 +94,8 @@ def save_checkpoint(
 
 def load_checkpoint(folder: Path, vlm: LoadedVlm, engine: Engine) -> dict[str, Any]:
     """Put a checkpoint's weights, optimizer and random states back; returns the ``state`` that was saved.
+
+    Where an iteration was broken off, this process's part of it is in there as ``unfinished``.
 
     Raises:
         CheckpointError: files are missing, belong to other parameters, or to another number of processes.
@@ -106,6 +119,8 @@ def load_checkpoint(folder: Path, vlm: LoadedVlm, engine: Engine) -> dict[str, A
         if (folder / REFERENCE).is_dir():
             _load_adapter(folder / REFERENCE, vlm, REFERENCE)
         restore_random_state(torch.load(folder / _RNG, weights_only=True)[engine.rank])
+        if (folder / _UNFINISHED).is_file():
+            state["unfinished"] = torch.load(folder / _UNFINISHED, weights_only=True)[engine.rank]
     except (OSError, ValueError, KeyError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise CheckpointError(
             f"{folder} cannot be resumed from: {error}",

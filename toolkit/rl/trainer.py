@@ -6,21 +6,18 @@ shaped reward · 7 advantages · 8 epochs of minibatches · 9 KL controller, mon
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
-
-import numpy as np
-import torch
+from typing import Any, NoReturn
 
 from toolkit.config.schema import PpoSpec, RlRecipe
 from toolkit.errors import RunFailed
 from toolkit.models.loading import LoadedVlm
 from toolkit.models.roles import POLICY, REFERENCE, copy_role, role
 from toolkit.records import PromptRow
-from toolkit.rewards.base import RewardOutput
 from toolkit.rewards.composite import CompositeReward
 from toolkit.rewards.held_out import HeldOut
 from toolkit.rl import guards
@@ -28,16 +25,16 @@ from toolkit.rl.appraisal import Appraisal
 from toolkit.rl.best import BestPolicy
 from toolkit.rl.calibration import calibrate
 from toolkit.rl.engine import Engine
-from toolkit.rl.experience import Experience
 from toolkit.rl.guard_rails import GuardRails
 from toolkit.rl.kl import kl_controller
 from toolkit.rl.memory import out_of_memory, ran_out_of_memory
-from toolkit.rl.monitor import Means, rollout_means, update_means, write_samples
+from toolkit.rl.monitor import iteration_numbers, progress_note, write_samples
 from toolkit.rl.policy_value import build_policy_value
 from toolkit.rl.prompt_order import PromptOrder
 from toolkit.rl.rollout import Rollout, RolloutWorker, derived_seed
 from toolkit.rl.sizes import check_sizes
 from toolkit.rl.state import STATE_FILE, load_checkpoint, save_checkpoint
+from toolkit.rl.unfinished import Unfinished
 from toolkit.rl.update import Updater, UpdateStatistics
 from toolkit.runs.directory import RunDirectory
 from toolkit.runs.progress import Progress
@@ -60,11 +57,10 @@ class PpoTrainer:
         val_rows: validation prompts, for calibration and frozen statistics; may be empty, then training
             prompts are used and nothing is held out.
         recipe: the settings.
-        run: where results go; its ``stop`` flag is asked after every iteration.
-        evaluate: held-out evaluation, called with the policy active every ``run.eval_every_steps``
-            iterations on every process; its numbers are logged under ``val/``. It must not draw from the
-            global generators. Scores standardised as in ``HeldOut`` are watched for divergence, and the policy with
-            the best ``ppo.best_metric`` is kept in ``best/``.
+        run: where results go; its ``stop`` flag is asked before every minibatch and after every iteration.
+        evaluate: held-out evaluation, called with the policy active every ``run.eval_every_steps`` iterations on
+            every process; its numbers are logged under ``val/``. It must not draw from the global generators. Scores
+            standardised as in ``HeldOut`` are watched for divergence; the best policy is kept in ``best/``.
 
     Raises:
         RecipeError: sizes that cannot be split into minibatches, or a model without an adapter.
@@ -98,6 +94,7 @@ class PpoTrainer:
         self.updater = Updater(policy, self.engine, recipe)
         self.order = PromptOrder(rows, recipe.rollout.prompts_per_iteration, seed=recipe.run.seed)
         self.iteration = 0
+        self._unfinished: Unfinished | None = None
         self.trackers = Trackers([])
         self.appraisal = Appraisal(reward, self.worker, self.engine, recipe)
         self.rails = GuardRails(recipe.guards)
@@ -147,76 +144,79 @@ class PpoTrainer:
         seed = derived_seed(self.recipe.run.seed, "iteration", self.iteration)
         first = self.iteration == 0
         began = time.perf_counter()
-        progress = self.iteration / max(1, self.recipe.ppo.iterations - 1)
-        self.worker.set_progress(progress)
-        rollout = self._collect(seed)  # 1-4
-        scored = time.perf_counter()
-        output = self.appraisal.rewards(rollout, progress=progress)  # 5
-        experience = self.appraisal.experience(rollout, output, kl_coefficient=self.kl.coefficient)  # 6, 7
-        if first:
-            guards.check_start(self.vlm, float(experience.kl_k1.abs().max()))
+        work, self._unfinished = self._unfinished or self._experience(seed), None  # 1-7
         rewarded = time.perf_counter()
-        statistics = self._update(experience, seed=seed, first=first)  # 8
-        seconds = {
-            **rollout.seconds,
-            "reward": rewarded - scored,
-            "update": time.perf_counter() - rewarded,
-            "iteration": time.perf_counter() - began,
-        }
-        return self._finish(experience, output, statistics, seconds)  # 9
+        work.statistics = self._update(work, seed=seed, first=first)  # 8
+        if work.statistics.broken_off:
+            self._break_off(work)
+        done = time.perf_counter()
+        seconds = {"update": done - rewarded, "iteration": done - began}
+        return self._finish(work, {**work.experience.rollout.seconds, **seconds})  # 9
 
     # ---- phases --------------------------------------------------------------------------------------------
 
+    def _experience(self, seed: int) -> Unfinished:
+        """Phases 1 to 7, with the check of the start."""
+        progress = self.iteration / max(1, self.recipe.ppo.iterations - 1)
+        self.worker.set_progress(progress)
+        rollout = self._collect(seed)
+        began = time.perf_counter()
+        output = self.appraisal.rewards(rollout, progress=progress)
+        experience = self.appraisal.experience(rollout, output, kl_coefficient=self.kl.coefficient)
+        if self.iteration == 0:
+            guards.check_start(self.vlm, float(experience.kl_k1.abs().max()))
+        rollout.seconds["reward"] = time.perf_counter() - began
+        return Unfinished(experience, output, UpdateStatistics())
+
     def _collect(self, seed: int) -> Rollout:
         """Phases 1 to 4 on this process's share of the iteration's prompts."""
-        spec = self.recipe.rollout
-        ranks = {"rank": self.engine.rank, "world": self.engine.world}
-        own = (
-            self.order.draws(self.iteration, samples=spec.samples_per_prompt, **ranks)
-            if spec.draws == "row"
-            else None
+        own, spec = None, self.recipe.rollout
+        if spec.draws == "row":
+            ranks = {"rank": self.engine.rank, "world": self.engine.world}
+            own = self.order.draws(self.iteration, samples=spec.samples_per_prompt, **ranks)
+        return self.worker.collect(
+            self._rows(), seed=derived_seed(seed, "sample", self.engine.rank), row_seeds=own
         )
-        rows = self.order.share(self.iteration, **ranks)
-        return self.worker.collect(rows, seed=derived_seed(seed, "sample", self.engine.rank), row_seeds=own)
 
-    def _update(self, experience: Experience, *, seed: int, first: bool) -> UpdateStatistics:
+    def _rows(self) -> list[PromptRow]:
+        """The iteration's prompts of this process."""
+        return self.order.share(self.iteration, rank=self.engine.rank, world=self.engine.world)
+
+    def _update(self, work: Unfinished, *, seed: int, first: bool) -> UpdateStatistics:
         """Phase 8, with the checks of the first update."""
-        warming_up = self.iteration < self.recipe.ppo.critic_warmup_iterations
-        shuffle = derived_seed(seed, "minibatches")
+        update = functools.partial(
+            self.updater.update,
+            work.experience,
+            seed=derived_seed(seed, "minibatches"),
+            warming_up=self.iteration < self.recipe.ppo.critic_warmup_iterations,
+            statistics=work.statistics,
+            stop=lambda: self.engine.anywhere(self.run.stop.requested),
+        )
         if not first:
-            return self.updater.update(experience, seed=shuffle, warming_up=warming_up)
+            return update()
         with self.engine.watch_gradients() as seen:
-            statistics = self.updater.update(experience, seed=shuffle, warming_up=warming_up)
-        missing = [name for name in self.engine.trainable_names() if name not in seen]
-        guards.check_first_update(self.vlm, statistics.first_ratio_error or 0.0, missing=missing)
+            statistics = update()
+        if not statistics.broken_off:
+            missing = [name for name in self.engine.trainable_names() if name not in seen]
+            guards.check_first_update(self.vlm, statistics.first_ratio_error or 0.0, missing=missing)
         return statistics
 
-    def _finish(
-        self,
-        experience: Experience,
-        output: RewardOutput,
-        statistics: UpdateStatistics,
-        seconds: Mapping[str, float],
-    ) -> str:
+    def _finish(self, work: Unfinished, seconds: Mapping[str, float]) -> str:
         """Phase 9: controller, metrics, samples, held-out evaluation, guard rails, checkpoint, signals."""
         step = self.iteration + 1
         spec = self.recipe.run
         last = step == self.recipe.ppo.iterations
         logged = step == 1 or step % spec.log_every_steps == 0 or last
-        means = Means()
-        rollout_means(means, experience, output, group=self.recipe.rollout.samples_per_prompt)
-        update_means(means, statistics)
-        if logged and self.recipe.guards.vision_gap_action != "off":
-            means.add("guard/vision_gap_nats", *guards.vision_gap(self.vlm, self.engine, experience.rollout))
-        values = means.reduced(self.engine)
+        measured = logged and self.recipe.guards.vision_gap_action != "off"
+        rollout = work.experience.rollout
+        values = iteration_numbers(
+            self.engine, work.experience, work.output, work.statistics,
+            group=self.recipe.rollout.samples_per_prompt,
+            gap=guards.vision_gap(self.vlm, self.engine, rollout) if measured else None,
+        )  # fmt: skip
         values["kl/coefficient"] = self.kl.coefficient
-        if experience.explained_variance is not None and experience.value_spread is not None:
-            values["value/explained_variance"] = experience.explained_variance
-            values["value/spread"] = experience.value_spread
-        values["optimizer/grad_norm"] = float(np.mean(statistics.grad_norms))
-        values["optimizer/updates"] = float(statistics.updates)
-        self.kl.update(values["kl/k1_nats"], len(experience.rollout) * self.engine.world)
-        values["rollout/temperature"] = experience.rollout.temperature
+        completions = len(rollout) * self.engine.world
+        self.kl.update(values["kl/k1_nats"], completions)
         self.iteration = step
         every = self.recipe.kl.refresh_reference_every_iterations
         if every and step % every == 0:
@@ -225,7 +225,7 @@ class PpoTrainer:
             timing = {f"time/{name}_seconds": value for name, value in seconds.items()}
             self._log(step, {**values, **timing})
             if self.engine.is_main:
-                write_samples(self.run.samples, step, experience, output)
+                write_samples(self.run.samples, step, work.experience, work.output)
         reasons = [
             guards.check_failed(values["reward/failed_fraction"], self.recipe.guards),
             guards.check_vision_gap(values.get("guard/vision_gap_nats", math.nan), self.recipe.guards),
@@ -234,31 +234,29 @@ class PpoTrainer:
         if spec.eval_every_steps and (step % spec.eval_every_steps == 0 or last):
             reasons.append(self._evaluate(step))
         self._close(step, next((text for text in reasons if text is not None), None), last=last)
-        return f"reward {values['reward/total']:.3f}  kl {values['kl/k1_nats']:.2f}"
+        return progress_note(values, self.best.newest, completions=completions, seconds=seconds["iteration"])
 
     def _close(self, step: int, reason: str | None, *, last: bool) -> None:
         """Checkpoint and signals at the end of an iteration; ``reason`` is that of a guard rail to stop."""
-        flag = torch.tensor(float(self.run.stop.requested), dtype=torch.float64)
-        signalled = float(self.engine.all_sum(flag)) > 0
+        signalled = self.engine.anywhere(self.run.stop.requested)
         every = self.recipe.run.save_every_steps
         if reason or (signalled and not last) or (every and step % every == 0 and not last):
             self._save(step)
         if reason:
-            kept = (
-                f"; {self.best.folder} holds the policy of iteration {self.best.step}"
-                if self.best.step
-                else ""
-            )
-            raise RunFailed(
-                f"stopped after iteration {step}: {reason}",
-                remedy=f"look at {self.run.samples}, then change the recipe{kept}",
-            )
+            remedy = f"look at {self.run.samples}, then change the recipe{self.best.told()}"
+            raise RunFailed(f"stopped after iteration {step}: {reason}", remedy=remedy)
         if signalled and not last:
             raise self.run.stop.interrupted(
                 f"stopped after iteration {step} of {self.recipe.ppo.iterations}; --resume goes on from there"
             )
 
-    # ---- the rest ------------------------------------------------------------------------------------------
+    def _break_off(self, work: Unfinished) -> NoReturn:
+        """A checkpoint from which the iteration's remaining minibatches are done, and the end of the run."""
+        self._save(self.iteration, work)
+        where = f"iteration {self.iteration + 1} of {self.recipe.ppo.iterations}"
+        raise self.run.stop.interrupted(
+            f"stopped in {where}, after {work.statistics.updates} of its minibatches; --resume goes on from there"
+        )
 
     def _evaluate(self, step: int) -> str | None:
         """Held-out numbers under ``val/``, on a line of their own; keeps the best policy. A guard rail's reason."""
@@ -276,7 +274,7 @@ class PpoTrainer:
         self.run.metrics.write(step, **values)
         self.trackers.log(step, **values)
 
-    def _save(self, step: int) -> None:
+    def _save(self, step: int, work: Unfinished | None = None) -> None:
         state: dict[str, Any] = {
             "iteration": self.iteration,
             "kl": self.kl.state_dict(),
@@ -285,7 +283,8 @@ class PpoTrainer:
             "best": self.best.state_dict(),
         }
         refreshed = self.recipe.kl.refresh_reference_every_iterations is not None
-        save_checkpoint(self.run.checkpoint_path(step), self.vlm, self.engine, state, reference=refreshed)
+        folder, unfinished = self.run.checkpoint_path(step), work.state_dict() if work else None
+        save_checkpoint(folder, self.vlm, self.engine, state, reference=refreshed, unfinished=unfinished)
         self.run.prune_checkpoints(self.recipe.run.save_total_limit)
 
     def _restore(self, state: Mapping[str, Any]) -> None:
@@ -295,3 +294,5 @@ class PpoTrainer:
         self.rails.load_state_dict(state.get("rails", {}))
         self.best.load_state_dict(state.get("best", {}))
         self.run.metrics.truncate_after(self.iteration)
+        if "unfinished" in state:
+            self._unfinished = Unfinished.from_state(state["unfinished"], self._rows(), self.worker)

@@ -25,7 +25,7 @@ class UpdateStatistics:
     """Sums over all updates of an iteration, of this process, plus what is equal on every process.
 
     ``first_ratio_error`` is the largest ``|log ratio|`` of the first minibatch: 0 up to rounding, because
-    nothing was updated yet. ``updates`` counts optimizer steps.
+    nothing was updated yet. ``updates`` counts optimizer steps. ``broken_off``: a signal came before the last one.
     """
 
     sums: dict[str, float] = field(default_factory=dict)
@@ -33,6 +33,7 @@ class UpdateStatistics:
     first_ratio_error: float | None = None
     updates: int = 0
     stopped_early: bool = False
+    broken_off: bool = False
 
     def add(self, **values: float) -> None:
         """Add to the sums."""
@@ -70,24 +71,41 @@ class Updater:
     def __init__(self, vlm: LoadedVlm, engine: Engine, recipe: RlRecipe) -> None:
         self.vlm, self.engine, self.recipe = vlm, engine, recipe
 
-    def update(self, experience: Experience, *, seed: int, warming_up: bool) -> UpdateStatistics:
-        """Epochs over the experience, ended early where the policy moved too far from the behaviour policy."""
-        spec, limit = self.recipe.ppo, self.recipe.kl.stop_epochs_above_nats
-        statistics = UpdateStatistics()
+    def update(
+        self,
+        experience: Experience,
+        *,
+        seed: int,
+        warming_up: bool,
+        statistics: UpdateStatistics | None = None,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> UpdateStatistics:
+        """Epochs over the experience, ended early where the policy moved too far from the behaviour policy.
+
+        ``stop`` is asked before every minibatch, and must say the same on all processes: the update is then
+        ``broken_off``. With its ``statistics`` a later call goes on where it was.
+        """
+        limit = self.recipe.kl.stop_epochs_above_nats
+        statistics = statistics or UpdateStatistics()
         self.engine.hold_policy(warming_up)
-        for epoch in range(spec.epochs):
-            for rows in minibatches(
-                len(experience.rollout),
-                spec.minibatches,
-                world=self.engine.world,
-                rank=self.engine.rank,
-                seed=derived_seed(seed, epoch),
-            ):
-                nats = self._step(experience, rows, statistics, warming_up)
-                if limit is not None and nats > limit:
-                    statistics.stopped_early = True
-                    return statistics
+        for rows in self._schedule(len(experience.rollout), seed)[statistics.updates :]:
+            if stop():
+                statistics.broken_off = True
+                return statistics
+            nats = self._step(experience, rows, statistics, warming_up)
+            if limit is not None and nats > limit:
+                statistics.stopped_early = True
+                return statistics
         return statistics
+
+    def _schedule(self, rows: int, seed: int) -> list[list[int]]:
+        """The minibatches of all epochs, in order."""
+        spec, ranks = self.recipe.ppo, {"world": self.engine.world, "rank": self.engine.rank}
+        return [
+            batch
+            for epoch in range(spec.epochs)
+            for batch in minibatches(rows, spec.minibatches, seed=derived_seed(seed, epoch), **ranks)
+        ]
 
     def _step(
         self, experience: Experience, rows: list[int], statistics: UpdateStatistics, warming_up: bool

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -166,6 +168,35 @@ def make_trainer(base: Path, tmp_path: Path) -> Iterator[Callable[..., PpoTraine
     yield build
     for run in runs:
         run.release()
+
+
+def stop_in(trainer: PpoTrainer, iteration: int, *, after: int | None = None) -> None:
+    """SIGTERM reaches the run in ``iteration`` (from 1): after so many minibatches, or at its end where None."""
+    if after is None:
+        finish = trainer._finish
+
+        def finished(*arguments: Any) -> str:
+            if trainer.iteration == iteration - 1:
+                trainer.run.stop.request(signal.SIGTERM)
+            return finish(*arguments)
+
+        trainer._finish = finished  # type: ignore[method-assign]
+        return
+    update, step = trainer.updater.update, trainer.updater._step
+
+    def updated(*arguments: Any, **named: Any) -> Any:
+        if trainer.iteration == iteration - 1 and after == 0:
+            trainer.run.stop.request(signal.SIGTERM)
+        return update(*arguments, **named)
+
+    def stepped(experience: Any, rows: Any, statistics: Any, warming_up: bool) -> float:
+        nats = step(experience, rows, statistics, warming_up)
+        if trainer.iteration == iteration - 1 and statistics.updates == after:
+            trainer.run.stop.request(signal.SIGTERM)
+        return nats
+
+    trainer.updater.update = updated  # type: ignore[method-assign]
+    trainer.updater._step = stepped  # type: ignore[method-assign]
 
 
 @pytest.fixture

@@ -1,9 +1,9 @@
 """A PPO run in a process of its own, for the tests that kill or launch it: ``python run_ppo.py '{"base":
 …}'``.
 
-``mode: train`` runs the loop. ``mode: steps`` makes every process sample the same completions, take its
-share, and do four optimizer steps on them; it writes the losses to ``steps.json`` and the adapter to
-``final/``.
+``mode: train`` runs the loop; with ``stop: [iteration, minibatches]`` a signal reaches the first process there.
+``mode: steps`` makes every process sample the same completions, take its share, and do four optimizer steps on them; it
+writes the losses to ``steps.json`` and the adapter to ``final/``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from conftest import load_policy, make_recipe, make_reward, make_rows
+from conftest import load_policy, make_recipe, make_reward, make_rows, stop_in
 
 from toolkit.rewards.base import RewardOutput
 from toolkit.rl.experience import build_experience
@@ -63,6 +63,9 @@ def main(arguments: dict[str, Any]) -> None:
     trainer = PpoTrainer(policy, make_reward(recipe), make_rows(20), make_rows(8, start=100), recipe, run)
     if arguments.get("world", 1) != trainer.engine.world:
         raise RuntimeError(f"world of {trainer.engine.world}")
+    if "stop" in arguments and trainer.engine.is_main:
+        iteration, after = arguments["stop"]
+        stop_in(trainer, iteration, after=after)
     trainer.train(resume=resume) if arguments.get("mode", "train") == "train" else steps(trainer)
     run.release()
     if torch.distributed.is_initialized():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -14,6 +13,8 @@ from safetensors.torch import load_file
 from toolkit.errors import Interrupted, RecipeError
 from toolkit.models.loading import LoadedVlm
 from toolkit.rl.trainer import PpoTrainer
+
+from .conftest import stop_in
 
 Trainers = Callable[..., PpoTrainer]
 
@@ -70,7 +71,7 @@ def test_the_starting_policy_can_be_the_best(make_trainer: Trainers) -> None:
 
 def test_resume_knows_the_best(make_trainer: Trainers) -> None:
     broken = make_trainer(evaluate=scores([0.1, 0.8]), ppo__final="best", **CHANGES)
-    broken.run.stop.request(signal.SIGTERM)
+    stop_in(broken, 1)
     with pytest.raises(Interrupted):
         broken.train()
     broken.run.release()

@@ -149,19 +149,23 @@ def test_two_processes_sample_and_learn_what_one_does(base: Path, tmp_path: Path
 
 
 @pytest.mark.parametrize("launcher", ["zero2"])
-def test_a_whole_run_trains_checkpoints_and_resumes(base: Path, tmp_path: Path, launcher: str) -> None:
+def test_a_whole_run_broken_off_by_a_signal_to_one_process_resumes(
+    base: Path, tmp_path: Path, launcher: str
+) -> None:
+    """The signal comes after the first minibatch of the third iteration; both processes agree on what to do."""
     changes = {**CHANGES, "ppo__iterations": 3, "run__save_every_steps": 1, "ppo__gradient_accumulation": 2}
     whole = {"base": str(base), "out": str(tmp_path / "whole"), "changes": changes, "bits": 4}
+    broken = {**whole, "out": str(tmp_path / "broken")}
     done = launch(launcher, whole)
-    final = tmp_path / "whole" / "final" / "adapter_model.safetensors"
-    assert final.exists(), done.stderr[-4000:]
-    expected = load_file(final)
-    for path in (tmp_path / "whole" / "final").iterdir():
-        path.unlink()
-    (tmp_path / "whole" / "final").rmdir()
-    lines = (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()
-    done = launch(launcher, {**whole, "resume": True})
-    assert final.exists(), done.stderr[-4000:]
-    assert [json.loads(line)["step"] for line in lines] == [1, 2, 3]
-    resumed = load_file(final)
+    final = Path("final") / "adapter_model.safetensors"
+    assert (tmp_path / "whole" / final).exists(), done.stderr[-4000:]
+    done = launch(launcher, {**broken, "stop": [3, 1]})
+    assert "in iteration 3 of 3, after 1 of its minibatches" in done.stderr
+    assert not (tmp_path / "broken" / final).exists()
+    assert (tmp_path / "broken" / "checkpoint-2" / "unfinished.pt").is_file()
+    done = launch(launcher, {**broken, "resume": True})
+    assert (tmp_path / "broken" / final).exists(), done.stderr[-4000:]
+    expected, resumed = (load_file(tmp_path / name / final) for name in ("whole", "broken"))
     assert all(torch.equal(value, resumed[name]) for name, value in expected.items())
+    lines = (tmp_path / "broken" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [1, 2, 3]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import signal
 from collections.abc import Callable
 from typing import Any
 
@@ -18,7 +17,7 @@ from toolkit.rl.potentials import prefix_potentials
 from toolkit.rl.prompt_order import PromptOrder
 from toolkit.rl.trainer import PpoTrainer
 
-from .conftest import make_rows
+from .conftest import make_rows, stop_in
 
 Trainers = Callable[..., PpoTrainer]
 
@@ -98,14 +97,7 @@ def test_the_reference_is_refreshed_and_resumed(make_trainer: Trainers) -> None:
     lines = whole.run.metrics.read()
     assert [abs(line["kl/k1_nats"]) < 1e-4 for line in lines] == [True, False] * 3
     broken = make_trainer(name="broken", **changes)
-    iterate = broken._iterate
-
-    def stop_then_iterate() -> str:
-        if broken.iteration == 2:
-            broken.run.stop.request(signal.SIGTERM)
-        return iterate()
-
-    broken._iterate = stop_then_iterate  # type: ignore[method-assign]
+    stop_in(broken, 3)
     with pytest.raises(Interrupted):
         broken.train()
     broken.run.release()

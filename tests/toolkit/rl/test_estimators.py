@@ -19,7 +19,7 @@ from toolkit.rl.experience import build_experience
 from toolkit.rl.prompt_order import PromptOrder
 from toolkit.rl.trainer import PpoTrainer
 
-from .conftest import make_rows
+from .conftest import make_rows, stop_in
 
 Trainers = Callable[..., PpoTrainer]
 ALL_USABLE = torch.ones(12, dtype=torch.bool)
@@ -200,7 +200,7 @@ def test_resume_keeps_the_running_baseline(make_trainer: Trainers, letters: list
     whole = make_trainer(name="whole", **changes)
     whole.train()
     broken = make_trainer(name="broken", **changes)
-    broken.run.stop.request()
+    stop_in(broken, 1)
     with pytest.raises(Exception, match="after iteration 1 of 4"):
         broken.train()
     broken.run.release()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -19,6 +18,8 @@ from toolkit.errors import CheckpointError, Interrupted
 from toolkit.models.loading import LoadedVlm
 from toolkit.rl.state import load_checkpoint, save_checkpoint
 from toolkit.rl.trainer import PpoTrainer
+
+from .conftest import stop_in
 
 Trainers = Callable[..., PpoTrainer]
 
@@ -54,32 +55,54 @@ def evaluate(vlm: LoadedVlm) -> dict[str, float]:
     return {"first_weight": float(next(p for p in vlm.model.parameters() if p.requires_grad).detach().sum())}
 
 
-@pytest.mark.parametrize("stop_after", [1, 3, 5])
+@pytest.mark.parametrize(
+    ("iteration", "after"), [(1, None), (3, None), (5, None), (1, 0), (1, 3), (4, 1), (6, 2)]
+)
 def test_a_run_that_was_stopped_goes_on_as_if_nothing_had_happened(
-    make_trainer: Trainers, stop_after: int
+    make_trainer: Trainers, iteration: int, after: int | None
 ) -> None:
+    """Stopped at the end of an iteration, or after so many of its four minibatches."""
     whole = make_trainer(name="whole", evaluate=evaluate, **STATEFUL)
     whole.train()
 
     torch.manual_seed(99)
     broken = make_trainer(name="broken", evaluate=evaluate, **STATEFUL)
-    iterate = broken._iterate
-
-    def stop_then_iterate() -> str:
-        if broken.iteration == stop_after - 1:
-            broken.run.stop.request(signal.SIGTERM)
-        return iterate()
-
-    broken._iterate = stop_then_iterate  # type: ignore[method-assign]
-    with pytest.raises(Interrupted, match=f"after iteration {stop_after} of 6") as caught:
+    stop_in(broken, iteration, after=after)
+    ended = (
+        "after iteration {} of 6" if after is None else "in iteration {} of 6, after {} of its minibatches"
+    )
+    with pytest.raises(Interrupted, match=ended.format(iteration, after)) as caught:
         broken.train()
     assert caught.value.exit_code == 143
     broken.run.release()
     # Lines of later steps, as a run that was killed after its last checkpoint leaves them.
-    broken.run.metrics.write(stop_after + 1, stale=1.0)
+    broken.run.metrics.write(iteration + 1, stale=1.0)
 
     torch.manual_seed(1234)
     resumed = make_trainer(name="broken", evaluate=evaluate, resume=True, **STATEFUL)
+    resumed.train(resume=True)
+    assert weights(resumed.run.final) == weights(whole.run.final)
+    assert lines_of(resumed) == lines_of(whole)
+
+
+@pytest.mark.parametrize("estimator", ["grpo", "running"])
+def test_a_broken_off_iteration_without_a_critic_and_twice(make_trainer: Trainers, estimator: str) -> None:
+    """Groups of samples, answers beside captions, draws by row; the second signal comes at once."""
+    changes: dict[str, Any] = {
+        "ppo__iterations": 3, "ppo__estimator": estimator, "rollout__samples_per_prompt": 2,
+        "rollout__prompts_per_iteration": 4, "rollout__draws": "row", "vqa": True,
+        "rewards": [{"term": "vqa_accuracy"}, {"term": "bleu", "options": {"order": 1}}],
+    }  # fmt: skip
+    whole = make_trainer(name="whole", **changes)
+    whole.train()
+    for after, resume in ((1, False), (2, True)):
+        broken = make_trainer(name="broken", resume=resume, **changes)
+        stop_in(broken, 2, after=after)
+        with pytest.raises(Interrupted, match=f"in iteration 2 of 3, after {after}"):
+            broken.train(resume=resume)
+        assert (broken.run.path / "checkpoint-1" / "unfinished.pt").is_file()
+        broken.run.release()
+    resumed = make_trainer(name="broken", resume=True, **changes)
     resumed.train(resume=True)
     assert weights(resumed.run.final) == weights(whole.run.final)
     assert lines_of(resumed) == lines_of(whole)
