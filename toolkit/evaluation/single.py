@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from toolkit.config.schema import (
 from toolkit.errors import UsageError
 from toolkit.evaluation.benchmarks import Benchmark, locate
 
-__all__ = ["benchmark_recipe", "evaluate_checkpoint", "system_name"]
+__all__ = ["benchmark_recipe", "evaluate_checkpoint", "named_summary", "system_name"]
 
 
 def benchmark_recipe(
@@ -84,18 +85,27 @@ def evaluate_checkpoint(recipe: EvalRecipe, *, benchmark: str) -> dict[str, Any]
         CheckpointError: the directory belongs to another run, or the checkpoint is none.
     """
     from toolkit.evaluation.stage import evaluate_systems
-    from toolkit.evaluation.summary import write_summary
     from toolkit.runs.directory import RunDirectory
 
     run = RunDirectory(recipe.run.output_dir)
     run.prepare(recipe, resume=True)
     try:
         with run.stop.installed():
-            summary = evaluate_systems(recipe, run)
-        summary = {"benchmark": benchmark, "checkpoint": recipe.systems[0].model.id, **summary}
-        write_summary(run.path / "summary.json", summary)
+            evaluate_systems(recipe, run)
+        return named_summary(recipe, benchmark=benchmark)
     finally:
         run.release()
+
+
+def named_summary(recipe: EvalRecipe, *, benchmark: str) -> dict[str, Any]:
+    """The summary that a finished run of ``recipe`` left, told in its file which benchmark and checkpoint it is of."""
+    from toolkit.evaluation.summary import write_summary
+
+    path = Path(recipe.run.output_dir) / "summary.json"
+    summary = json.loads(path.read_text(encoding="utf-8"))
+    named = {"benchmark": benchmark, "checkpoint": recipe.systems[0].model.id}
+    summary = named | {key: value for key, value in summary.items() if key not in named}
+    write_summary(path, summary)
     return summary
 
 

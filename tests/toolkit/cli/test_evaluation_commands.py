@@ -117,6 +117,7 @@ def test_eval_again_with_other_settings_in_the_same_folder_is_refused(
     [
         (["eval", "x", "--benchmark", "cocoo", "--data", "."], "did you mean 'coco'"),
         (["eval", "x", "--benchmark", "coco", "--data", ".", "--limit", "0"], "--limit"),
+        (["eval", "x", "--benchmark", "coco", "--data", ".", "--processes", "0"], "--processes"),
         (["compare", "none", "none"], "no results here"),
         (["compare", "a", "b", "--resamples", "0"], "--resamples"),
         (["report", "none"], "no run here"),
@@ -152,3 +153,19 @@ def test_a_missing_checkpoint_leaves_nothing_behind(
     assert main(words) == 2
     assert "none" in capsys.readouterr().err
     assert not out.exists()
+
+
+@pytest.mark.slow
+@pytest.mark.distributed
+def test_eval_with_two_processes_says_what_one_says(
+    checkpoint: Path, data: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    words = ["eval", str(checkpoint), "--benchmark", "sample", "--data", str(data), "--limit", "4", "--json"]
+    told = []
+    for processes in ("1", "2"):
+        assert main([*words, "--out", str(tmp_path / processes), "--processes", processes]) == 0
+        told.append(json.loads(capfd.readouterr().out))  # one object and nothing else
+    assert told[0] == told[1]
+    assert told[0] == json.loads((tmp_path / "2" / "summary.json").read_text(encoding="utf-8"))
+    assert main([*words[:-2], "3", "--out", str(tmp_path / "2"), "--processes", "2"]) == 2
+    assert "limit" in capfd.readouterr().err
