@@ -96,19 +96,20 @@ def prompts_about(scenes: Sequence[Scene], task: str) -> list[PromptRow]:
 def on_policy_pairs(
     vlm: LoadedVlm, scenes: Sequence[Scene], number: int, *, seed: int
 ) -> list[PreferenceRow]:
-    """Up to ``number`` pairs of a policy's own captions and as many of its own answers, four samples a prompt.
+    """Up to ``number`` pairs of a policy's own texts, three captions to an answer, four samples a prompt.
 
     The two samples farthest apart by gold are a pair. Sources say what tells them apart: ``on_policy_order``,
     ``on_policy_relation``, ``on_policy_content`` (groups named, their attributes and counts), ``on_policy_answer``.
     """
     found: list[PreferenceRow] = []
-    for task in ("caption", "vqa"):
+    answers = number // 4
+    for task, wanted in (("caption", number - answers), ("vqa", answers)):
         pairs: list[PreferenceRow] = []
-        step = min(_ROUND, 2 * number)
+        step = max(1, min(_ROUND, wanted))
         for start in range(0, len(scenes), step):
-            if len(pairs) < number:
+            if len(pairs) < wanted:
                 pairs += _sampled_pairs(vlm, scenes[start : start + step], task, seed=seed + start)
-        found += pairs[:number]
+        found += pairs[:wanted]
     return found
 
 

@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--from", dest="chains", type=Path, nargs="+", required=True, metavar="DIR", help="quickstarts"
     )
     parser.add_argument("--combinations", nargs="+", choices=("seen", "unseen"), default=["seen", "unseen"])
-    parser.add_argument("--pairs", type=int, default=2000, help="of each source, at most")
+    parser.add_argument("--pairs", type=int, default=2000, help="of each bundled source, and on-policy")
     parser.add_argument("--seed", type=int, default=9001, help="of the scenes and of the samples")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of tables")
     arguments = parser.parse_args(argv)

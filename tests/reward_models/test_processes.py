@@ -9,7 +9,7 @@ import pytest
 
 from reward_models.config import read_config
 from toolkit.config.loading import resolved_yaml
-from toolkit.config.schema import LoraSpec, ModelSpec, QuantizationSpec
+from toolkit.config.schema import EnsembleSpec, LoraSpec, ModelSpec, QuantizationSpec
 
 KINDS = {
     "lora": {"lora": LoraSpec(rank=4, alpha=8)},
@@ -69,3 +69,34 @@ def test_two_processes_equal_one(kind, launch, bases, pair_folder, new_recipe, t
         assert [line[name] for line in two if name in line] == pytest.approx(expected, rel=1e-4, abs=1e-6)
     first, second = (read_config(tmp_path / name / "run" / "final") for name in ("one", "two"))
     assert second.score_mean == pytest.approx(first.score_mean, abs=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.distributed
+def test_two_processes_train_the_ensemble_that_one_trains(
+    bases, pair_folder, new_recipe, tmp_path, repository
+):
+    def recipe(folder, batch):
+        folder.mkdir()
+        options = {"per_device_train_batch_size": batch}
+        members = EnsembleSpec(members=2)
+        return new_recipe(
+            bases["llava"], pair_folder, folder / "run", steps=3, trainer=options, ensemble=members
+        )
+
+    one = run(recipe(tmp_path / "one", 8), tmp_path / "one", repository)
+    configuration = repository / "recipes" / "accelerate" / "cpu" / "ddp.yaml"
+    launcher = [
+        "-m",
+        "accelerate.commands.launch",
+        "--config_file",
+        str(configuration),
+        "--num_processes",
+        "2",
+    ]
+    two = run(recipe(tmp_path / "two", 4), tmp_path / "two", repository, *launcher)
+    assert [line["member_accuracy"] for line in one] == [line["member_accuracy"] for line in two]
+    for member in ("member-0", "member-1"):
+        first, second = (read_config(tmp_path / name / "run" / "final" / member) for name in ("one", "two"))
+        assert second.score_mean == pytest.approx(first.score_mean, abs=1e-5)
+        assert second.score_std == pytest.approx(first.score_std, abs=1e-5)
