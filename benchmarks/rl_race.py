@@ -1,0 +1,155 @@
+"""How long our RL loop takes to a CIDEr fixed beforehand, against the better of TRL's RLOO and GRPO trainers.
+
+    python benchmarks/rl_race.py --from out/seeds/seed-0 [--trials 4] [--seeds 0 1 2] [--iterations 60] [--json]
+
+First each side is tuned: ``--trials`` pairs of learning rate and KL weight from one grid, one run each, with a seed
+that the race does not use. The target is then SFT's CIDEr on validation pictures plus half of the best gain that any of
+these runs reached. Each side takes the pair that got there first, and races: training seconds, evaluations excluded,
+and completions until the target, for every seed. ``speedup`` is the better TRL trainer's median seconds over ours
+with pycocoevalcap as its reward, ``speedup_same_reward`` with our reward function; null where a median run of either
+side did not get there. ``…_cpu`` are the same in processor seconds, which other work on the machine leaves alone.
+One thread, full size: about an hour.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import statistics
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # a checkout that is not installed serves too
+from rl_race_sides import SIDES, Point, Setting, Sizes, race
+
+from toolkit.cli.guard import guarded, libraries_on_stderr
+from toolkit.errors import UsageError
+from toolkit.runs.logging import setup_logging
+from toolkit.runs.offline import quiet_environment
+
+GRID = (Setting(5e-4, 0.03), Setting(1e-3, 0.03), Setting(5e-4, 0.005), Setting(2e-4, 0.03))
+TUNING_SEED = 1000
+TUNED = ("ours", "rloo", "grpo")
+Points = list[Point]
+NEVER = Point(math.inf, math.inf, 0, -math.inf)
+
+
+def main() -> int:
+    """Tune, race, print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--from", dest="chain", type=Path, required=True, help="a finished quickstart")
+    parser.add_argument("--recipe", default="scenes/ppo", help="of our side")
+    parser.add_argument("--trials", type=int, default=len(GRID), choices=range(1, len(GRID) + 1))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--iterations", type=int, default=60, help="a run's limit")
+    parser.add_argument("--completions", type=int, default=64, help="of an iteration")
+    parser.add_argument("--eval-every", type=int, default=3, help="iterations between evaluations")
+    parser.add_argument("--val", type=int, default=200, help="validation pictures")
+    parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
+    arguments = parser.parse_args()
+    quiet_environment()
+    setup_logging()
+
+    def work() -> int:
+        if not (arguments.chain / "sft" / "final").is_dir():
+            raise UsageError(f"--from {arguments.chain} is no finished quickstart: sft/final is not there")
+        sizes = Sizes(
+            recipe=arguments.recipe,
+            iterations=arguments.iterations,
+            completions=arguments.completions,
+            eval_every=arguments.eval_every,
+            val=arguments.val,
+        )
+        with libraries_on_stderr():
+            found = measured(arguments.chain, sizes, arguments.trials, arguments.seeds)
+        sys.stdout.write((json.dumps(found) if arguments.json else table(found)) + "\n")
+        return 0
+
+    return guarded(work)
+
+
+def measured(chain: Path, sizes: Sizes, trials: int, seeds: list[int]) -> dict[str, Any]:
+    """Tune every side, fix the target, race."""
+    curves: dict[str, list[Points]] = {
+        side: [race(side, chain, setting, sizes, seed=TUNING_SEED) for setting in GRID[:trials]]
+        for side in TUNED
+    }
+    sft = curves["ours"][0][0].cider
+    best = max(point.cider for own in curves.values() for points in own for point in points)
+    target = sft + (best - sft) / 2
+    tuned = {side: GRID[first(own, target)] for side, own in curves.items()}
+    runs: dict[str, dict[int, Point]] = {}
+    for side in SIDES:
+        setting = tuned[side.partition("-")[0]]
+        runs[side] = {
+            seed: reached(race(side, chain, setting, sizes, seed=seed, target=target), target)
+            for seed in seeds
+        }
+    same, official = ("rloo", "grpo"), ("rloo-official", "grpo-official")
+    return {
+        "sft_cider": sft,
+        "best_cider": best,
+        "target_cider": target,
+        "tuned": {side: [setting.learning_rate, setting.kl] for side, setting in tuned.items()},
+        "tuning_best_cider": {
+            side: [max(point.cider for point in points) for points in own] for side, own in curves.items()
+        },
+        "runs": {
+            side: {seed: None if run is NEVER else run._asdict() for seed, run in own.items()}
+            for side, own in runs.items()
+        },
+        "speedup": ratio(runs, official, "seconds"),
+        "speedup_same_reward": ratio(runs, same, "seconds"),
+        "speedup_cpu": ratio(runs, official, "cpu_seconds"),
+        "speedup_same_reward_cpu": ratio(runs, same, "cpu_seconds"),
+        "fewer_completions": ratio(runs, same, "completions"),
+    }
+
+
+def reached(points: Points, target: float) -> Point:
+    """The first evaluation that reached ``target``; ``NEVER`` where none did."""
+    return next((point for point in points if point.cider >= target), NEVER)
+
+
+def first(curves: list[Points], target: float) -> int:
+    """The run that reached ``target`` in the least time; of those that did not, the one that came nearest."""
+    ranks = [
+        (reached(points, target).cpu_seconds, -max(point.cider for point in points)) for points in curves
+    ]
+    return ranks.index(min(ranks))
+
+
+def ratio(runs: dict[str, dict[int, Point]], theirs: tuple[str, ...], what: str) -> float | None:
+    """The better of ``theirs`` over ours, medians over the seeds; None where one of the two is not finite."""
+
+    def median(side: str) -> float:
+        own = runs[side].values()
+        return statistics.median(math.inf if run is NEVER else getattr(run, what) for run in own)
+
+    other, own = min(map(median, theirs)), median("ours")
+    return other / own if math.isfinite(other) and math.isfinite(own) and own > 0 else None
+
+
+def table(found: dict[str, Any]) -> str:
+    """Markdown: every run, then the figures."""
+    seeds = list(found["runs"]["ours"])
+    heads = ["side", *(f"seed {seed}: s, processor s, completions" for seed in seeds)]
+    lines = [heads, ["---"] * len(heads)]
+    for side, own in found["runs"].items():
+        cells = [
+            "not reached"
+            if run is None
+            else f"{run['seconds']:.1f}, {run['cpu_seconds']:.1f}, {run['completions']}"
+            for run in own.values()
+        ]
+        lines.append([side, *cells])
+    figures = [f"{name}: {value}" for name, value in found.items() if name != "runs"]
+    return "\n".join([*(f"| {' | '.join(cells)} |" for cells in lines), "", *figures])
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

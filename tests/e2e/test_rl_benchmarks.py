@@ -1,0 +1,70 @@
+"""The benchmarks that train run on the smoke chain: what they print is there, and what is done is not done again."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+pytestmark = [pytest.mark.slow]
+
+
+def result(script: str, *arguments: str) -> dict[str, Any]:
+    """The one JSON object on stdout."""
+    done = subprocess.run(
+        [sys.executable, str(BENCHMARKS / script), *arguments, "--json"],
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"},
+        capture_output=True, text=True, timeout=900, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout)  # type: ignore[no-any-return]
+
+
+def test_methods_are_trained_evaluated_and_kept(smoke: Path, tmp_path: Path) -> None:
+    command = [
+        "--from",
+        str(smoke),
+        "--methods",
+        "ppo-composite",
+        "--iterations",
+        "1",
+        "--out",
+        str(tmp_path),
+    ]
+    found = result("rl_methods.py", *command)
+    systems = found["seeds"]["0"]
+    assert list(systems) == ["sft", "dpo", "ppo-composite"]
+    for system in systems.values():
+        assert system["vision_gap"]["cider"]["low"] > 0, "a policy that does not look"
+        assert system["scores"]["vocabulary"] > 1
+    assert systems["sft"]["minus_sft"]["gold"] == {"mean": 0.0, "low": 0.0, "high": 0.0}
+    chain = json.loads((smoke / "eval" / "summary.json").read_text())
+    assert systems["sft"]["scores"]["cider"] == pytest.approx(chain["rows"]["sft"]["cider"])
+    minus, own = systems["dpo"]["minus_sft"]["vqa_accuracy"], chain["differences"]["dpo_minus_sft"]
+    assert minus == pytest.approx(own["vqa_accuracy"])
+    assert found["aims"]["0"].keys() == {"cider_gain"}
+    written = (tmp_path / "seed-0" / "ppo-composite" / "finished.json").stat().st_mtime_ns
+    began = time.monotonic()
+    assert result("rl_methods.py", *command) == found
+    assert (tmp_path / "seed-0" / "ppo-composite" / "finished.json").stat().st_mtime_ns == written
+    assert time.monotonic() - began < 60
+
+
+def test_the_race_runs_and_counts(smoke: Path) -> None:
+    pytest.importorskip("pycocoevalcap")
+    sizes = ["--trials", "1", "--seeds", "0", "--iterations", "2", "--completions", "16", "--eval-every", "1"]
+    found = result("rl_race.py", "--from", str(smoke), *sizes, "--val", "8")
+    assert found["sft_cider"] <= found["target_cider"] <= found["best_cider"]
+    assert found["runs"].keys() == {"ours", "rloo", "grpo", "rloo-official", "grpo-official"}
+    reached = [run for own in found["runs"].values() for run in own.values() if run is not None]
+    assert all(0 <= run["completions"] <= 32 for run in reached)
+    assert all(run["cider"] >= found["target_cider"] for run in reached)
+    assert {"speedup", "speedup_same_reward"} <= found.keys()
