@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -52,10 +51,8 @@ def test_methods_are_trained_evaluated_and_kept(smoke: Path, tmp_path: Path) -> 
     assert minus == pytest.approx(own["vqa_accuracy"])
     assert found["aims"]["0"].keys() == {"cider_gain"}
     written = (tmp_path / "seed-0" / "ppo-composite" / "finished.json").stat().st_mtime_ns
-    began = time.monotonic()
     assert result("rl_methods.py", *command) == found
     assert (tmp_path / "seed-0" / "ppo-composite" / "finished.json").stat().st_mtime_ns == written
-    assert time.monotonic() - began < 60
 
 
 def test_the_race_runs_and_counts(smoke: Path) -> None:
