@@ -13,7 +13,7 @@ from toolkit.errors import UsageError
 from toolkit.metrics.counts import EvaluationCounts
 from toolkit.metrics.ngrams import MAX_ORDER, Integers, NgramIndex, Ngrams
 from toolkit.metrics.references import PreparedReferences
-from toolkit.metrics.text import metric_words
+from toolkit.metrics.text import check_texts, metric_words
 
 __all__ = ["Bleu", "BleuCounts"]
 
@@ -106,11 +106,12 @@ class Bleu:
         """BLEU-1 to BLEU-4 of each caption: (B, 4), 0 to 1.
 
         Raises:
-            DataError: an id has no references.
+            DataError: an id has no references, or a caption is no text.
             UsageError: the lengths differ.
         """
         if len(ids) != len(captions):
             raise UsageError(f"{len(ids)} image ids for {len(captions)} captions")
+        check_texts("captions to score", zip(ids, captions, strict=True))
         images = self._references.locate(ids)
         ngrams = self._index.encode(list(metric_words(captions)))
         return BleuCounts.of(self._references, images, ngrams, ngrams.counted()).per_caption()

@@ -17,6 +17,7 @@ from toolkit.metrics.frequencies import DocumentFrequencies, require_same_end_to
 from toolkit.metrics.ngrams import MAX_ORDER, Integers, NgramIndex
 from toolkit.metrics.numbered import TokenNumbers
 from toolkit.metrics.rouge import rouge_l_of_all
+from toolkit.metrics.text import check_references, check_texts
 
 __all__ = ["DEFAULT_METRICS", "CaptionScores", "CaptionStatistics", "score_captions"]
 
@@ -53,7 +54,8 @@ class CaptionStatistics:
             each resample, as the official tool would; a table stays fixed.
 
     Raises:
-        DataError: no images, an image without references, without a caption, or not among the references.
+        DataError: no images, an image without references, without a caption, or not among the references; what is no
+            text.
         UsageError: an unknown metric.
     """
 
@@ -72,11 +74,8 @@ class CaptionStatistics:
         self._bleu: BleuCounts | None = None
         self._cider: CiderStatistics | None = None
         self._rouge: Floats | None = None
-        empty = [image_id for image_id, captions in references.items() if not captions]
-        if empty:
-            raise DataError(
-                "references", [f"image {image_id!r} has no reference caption" for image_id in empty]
-            )
+        check_references(references)
+        check_texts("results", results.items())
         table = frequencies if isinstance(frequencies, DocumentFrequencies) else None
         index = _index_of(table)
         numbers = TokenNumbers(index.vocabulary, index.size)

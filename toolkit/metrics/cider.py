@@ -18,7 +18,7 @@ from toolkit.metrics.kept_references import tfidf_norms
 from toolkit.metrics.length import length_weight
 from toolkit.metrics.ngrams import MAX_ORDER, Integers, NgramIndex
 from toolkit.metrics.references import PreparedReferences
-from toolkit.metrics.text import metric_words
+from toolkit.metrics.text import check_texts, metric_words
 
 __all__ = ["Cider", "CiderD"]
 
@@ -86,7 +86,7 @@ class CiderD:
             float64 (B,), 0 to 10. A caption's score depends on no other caption. Nothing is kept.
 
         Raises:
-            DataError: an id has no references.
+            DataError: an id has no references, or a caption is no text.
             UsageError: the lengths differ, or ``ended`` is given without an end token.
         """
         images = self._images(ids, captions, ended)
@@ -104,6 +104,7 @@ class CiderD:
             raise UsageError("ended was given, but this scorer has no end_token")
         if ended is not None and len(ended) != len(captions):
             raise UsageError(f"{len(ended)} values of ended for {len(captions)} captions")
+        check_texts("captions to score", zip(ids, captions, strict=True))
         return self._references.locate(ids)
 
     def _score_words(self, images: Integers, words: Sequence[Sequence[str]]) -> Floats:

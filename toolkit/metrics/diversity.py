@@ -12,6 +12,7 @@ import numpy.typing as npt
 from toolkit.errors import DataError
 from toolkit.metrics.cider import Cider
 from toolkit.metrics.frequencies import DocumentFrequencies
+from toolkit.metrics.text import check_texts
 from toolkit.metrics.tokenizer import tokenize
 
 __all__ = ["BAD_ENDINGS", "distinct_n", "score_diversity", "self_cider"]
@@ -71,6 +72,7 @@ def score_diversity(
     if empty or not samples:
         problems = [f"image {image_id!r} has no caption" for image_id in empty]
         raise DataError("captions", problems or ["there are no captions"])
+    check_texts("captions", ((image_id, text) for image_id, texts in samples.items() for text in texts))
     words = {image_id: [tokenize(text) for text in captions] for image_id, captions in samples.items()}
     flat = [tokens for own in words.values() for tokens in own]
     scores: dict[str, float] = {

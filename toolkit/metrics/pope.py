@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from toolkit.errors import DataError, UsageError
+from toolkit.metrics.text import check_texts
 
 __all__ = ["POPE_RULES", "said", "score_pope"]
 
@@ -28,12 +29,13 @@ def score_pope(
         a ratio without a denominator is 0.
 
     Raises:
-        DataError: an answer is missing or unknown, or a label is neither yes nor no; ids are named.
+        DataError: an answer is missing, unknown or no text, or a label is neither yes nor no; ids are named.
         UsageError: an unknown rule.
     """
     if rule not in POPE_RULES:
         raise UsageError(f"unknown POPE rule {rule!r}; known are {', '.join(POPE_RULES)}")
     _check(labels, answers)
+    check_texts("POPE results", answers.items(), "question")
     read = {question_id: said(text, rule) for question_id, text in answers.items()}
     positive = {question_id for question_id, text in read.items() if text == "yes"}
     right = sum(read[question_id] == label.lower() for question_id, label in labels.items())

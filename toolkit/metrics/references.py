@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from toolkit.errors import DataError, UsageError
 from toolkit.metrics.ngrams import MAX_ORDER, Integers, NgramIndex, Ngrams
-from toolkit.metrics.text import metric_words
+from toolkit.metrics.text import check_references, metric_words
 
 __all__ = ["Matches", "PreparedReferences"]
 
@@ -68,15 +68,11 @@ class PreparedReferences:
         not, and closed by ``end_token``.
 
         Raises:
-            DataError: an image has no reference.
+            DataError: an image has no reference, or a reference is no text.
             UsageError: ``end_token`` holds white space, or is empty.
         """
         check_end_token(end_token)
-        empty = [image_id for image_id, captions in references.items() if not captions]
-        if empty:
-            raise DataError(
-                "references", [f"image {image_id!r} has no reference caption" for image_id in empty]
-            )
+        check_references(references)
         if words is None:
             closing = [] if end_token is None else [end_token]
             texts = (caption for captions in references.values() for caption in captions)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from toolkit.errors import DataError, UsageError
+from toolkit.metrics.text import check_texts
 from toolkit.metrics.vqa_text import clean, normalise_answer, pythia_normalise, vlmevalkit_normalise
 
 __all__ = ["VQA_RULES", "VqaScores", "normalise_answer", "score_vqa", "vqa_accuracy"]
@@ -85,12 +86,13 @@ def score_vqa(
         rule: see ``vqa_accuracy``.
 
     Raises:
-        DataError: an id is missing, repeated or unknown; each is named.
+        DataError: an id is missing, repeated or unknown, or an answer is no text; each is named.
         UsageError: an unknown rule.
     """
     if rule not in _RULES:
         raise UsageError(f"unknown VQA rule {rule!r}; known are {', '.join(VQA_RULES)}")
     answers = _answers(results)
+    check_texts("VQA results", answers.items(), "question")
     by_id = _by_question(_rows(questions, "questions"), _rows(annotations, "annotations"), answers)
     accuracies: dict[Any, float] = {}
     answer_types: dict[str, list[float]] = {}
@@ -122,7 +124,10 @@ def _answers(results: Mapping[Any, str] | Sequence[Mapping[str, Any]]) -> Mappin
         return results
     answers: dict[Any, str] = {}
     problems = []
-    for row in results:
+    for number, row in enumerate(results, start=1):
+        if "question_id" not in row or "answer" not in row:
+            problems.append(f"row {number}: expected an object with question_id, answer")
+            continue
         if row["question_id"] in answers:
             problems.append(f"question {row['question_id']!r} is answered twice")
         answers[row["question_id"]] = row["answer"]
@@ -159,15 +164,21 @@ def _by_question(
     problems += [
         f"answer to unknown question {question_id!r}" for question_id in results if question_id not in asked
     ]
-    empty = [
-        question_id
-        for question_id in asked
-        if question_id in annotated and not annotated[question_id]["answers"]
-    ]
-    problems += [f"question {question_id!r} has no annotator" for question_id in empty]
+    for question_id in asked & annotated.keys():
+        annotators = annotated[question_id].get("answers")
+        if not annotators:
+            problems.append(f"question {question_id!r} has no annotator")
+        elif not all(map(_is_annotator, annotators)):
+            problems.append(
+                f"question {question_id!r}: expected answers that are text, or objects with answer"
+            )
     if problems or not asked:
         raise DataError("VQA results", problems or ["there are no questions"])
     return {question_id: annotated[question_id] for question_id in results}
+
+
+def _is_annotator(annotator: object) -> bool:
+    return isinstance(annotator, str) or (isinstance(annotator, Mapping) and "answer" in annotator)
 
 
 def _text(annotator: Annotator) -> str:

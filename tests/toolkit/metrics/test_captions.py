@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 
 from toolkit.errors import DataError, UsageError
-from toolkit.metrics import CaptionStatistics, CiderD, DocumentFrequencies, score_captions
+from toolkit.metrics import CaptionStatistics, CiderD, DocumentFrequencies, score_captions, score_vqa
+from toolkit.metrics.diversity import score_diversity
+from toolkit.metrics.pope import score_pope
 
 NAMES = {"Bleu_1": "bleu_1", "Bleu_2": "bleu_2", "Bleu_3": "bleu_3", "Bleu_4": "bleu_4", "ROUGE_L": "rouge_l"}
 NAMES["CIDEr"] = "cider"
@@ -133,3 +135,33 @@ def test_reference_scores(shared_data: Path, name: str):
         got = [scores.per_image[image_id][ours] for image_id in ids]
         want = [expected["per_image"][image_id][theirs] for image_id in ids]
         np.testing.assert_allclose(got, want, rtol=1e-9, atol=1e-300)
+
+
+@pytest.mark.parametrize("wrong", [None, float("nan"), ["a dog"], 3])
+def test_what_is_no_text_is_named_by_its_id(wrong):
+    references = {1: ["a dog"], "two": ["a cat"]}
+    scorer = CiderD(references)
+    for call in (
+        lambda: score_captions(references, {1: "a dog", "two": wrong}),
+        lambda: score_captions({1: ["a dog"], "two": [wrong]}, {1: "a dog", "two": "a cat"}),
+        lambda: CiderD({1: ["a dog"], "two": ["a cat", wrong]}),
+        lambda: scorer.score([1, "two"], ["a dog", wrong]),
+        lambda: DocumentFrequencies.from_references({"two": [wrong]}),
+        lambda: score_diversity({1: ["a dog"], "two": [wrong]}),
+        lambda: score_pope({1: "yes", "two": "no"}, {1: "yes", "two": wrong}),
+        lambda: score_vqa(
+            [{"question_id": "two"}],
+            [{"question_id": "two", "answers": ["a"]}],
+            [{"question_id": "two", "answer": wrong}],
+        ),
+        lambda: score_vqa(
+            [{"question_id": "two"}], [{"question_id": "two", "answers": [wrong]}], {"two": "a"}
+        ),
+    ):
+        with pytest.raises(DataError, match="'two'"):
+            call()
+
+
+def test_a_caption_in_place_of_a_list_of_references_is_refused():
+    with pytest.raises(DataError, match=r"image 1: expected a list of captions, found 'a dog'"):
+        score_captions({1: "a dog", 2: ["x"]}, {1: "a dog", 2: "x"})

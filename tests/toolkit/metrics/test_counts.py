@@ -37,7 +37,7 @@ images = st.lists(st.tuples(captions, st.lists(captions, min_size=1, max_size=4)
 
 
 @given(st.lists(captions | st.text(max_size=12), max_size=6))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_numbers_stand_for_the_tokens(texts):
     numbers = TokenNumbers({}, 0)
     names = {}
@@ -61,7 +61,7 @@ def test_known_words_keep_their_numbers():
 
 
 @given(images)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_an_evaluation_scores_as_its_parts(rows):
     references = dict(enumerate(own for _, own in rows))
     results = dict(enumerate(text for text, _ in rows))

@@ -26,11 +26,15 @@ __all__ = ["RULES", "Rule"]
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A named pattern with a group called ``token``; ``first`` says with which characters it can begin."""
+    """A named pattern with a group called ``token``; ``first`` says with which characters it can begin.
+
+    Where ``pattern`` fails, it fails in the whole of ``hopeless`` from there on: long runs are looked through once.
+    """
 
     name: str
     first: re.Pattern[str]
     pattern: re.Pattern[str]
+    hopeless: re.Pattern[str] | None
 
 
 _ACCENTED = "&[aeiouAEIOU](?i:acute|grave|uml);"
@@ -196,13 +200,28 @@ _SPECIFICATION: list[tuple[str, str, str]] = [
 ]
 
 
+# What would match from further on in these runs, would match from their beginning.
+_HOPELESS = {
+    "www": rf"(?i:www)(?:\.[^{_OUTSIDE}{{}}.!?,]+)*",
+    "host": rf"{_HOST}+(?:\.{_HOST}+)*",
+    "mail": rf"{_AN}[^\u00a0{_OUTSIDE}{{}}]*",
+}
+
+
 def _rule(name: str, first: str, pattern: str) -> Rule:
     if "(?P<token>" not in pattern:
         pattern = f"(?P<token>{pattern})"
     if not first.startswith("[") and first != _ANY:
         first = f"[{first}]"
-    # ASCII's cases alone: to Python a long s (ſ) is an s, to the tokenizer it is not.
-    return Rule(name, re.compile(first), re.compile(pattern.replace("(?i:", "(?ai:")))
+    hopeless = _HOPELESS.get(name)
+    return Rule(
+        name, re.compile(first), _compiled(pattern), None if hopeless is None else _compiled(hopeless)
+    )
+
+
+def _compiled(pattern: str) -> re.Pattern[str]:
+    """ASCII's cases alone: to Python a long s (ſ) is an s, to the tokenizer it is not."""
+    return re.compile(pattern.replace("(?i:", "(?ai:"))
 
 
 RULES = tuple(_rule(*row) for row in _SPECIFICATION)

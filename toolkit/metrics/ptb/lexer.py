@@ -59,14 +59,20 @@ def lex(text: str, end: int | None = None) -> list[str]:
     """The tokens of ``text`` that begin before ``end``, punctuation included, case kept."""
     tokens = []
     position = 0
+    fails_until: dict[str, int] = {}
     if end is None:  # some rules look at the blank behind a word
         end, text = len(text), f"{text}\n"
     while position < end:
         best, stop, winner = None, position, ""
         for rule in _rules_for(text[position]):
+            if rule.hopeless is not None and position < fails_until.get(rule.name, 0):
+                continue
             match = rule.pattern.match(text, position)
-            if match is not None and match.end() > stop:
-                best, stop, winner = match, match.end(), rule.name
+            if match is not None:
+                if match.end() > stop:
+                    best, stop, winner = match, match.end(), rule.name
+            elif rule.hopeless is not None and (run := rule.hopeless.match(text, position)) is not None:
+                fails_until[rule.name] = run.end()
         if best is None:
             position += 1
             continue
