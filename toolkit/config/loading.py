@@ -19,7 +19,14 @@ from toolkit.config.messages import describe, explain, key_problem, leaf_paths, 
 from toolkit.config.trainer_keys import TRAINER_CLASSES, trainer_problems
 from toolkit.errors import EnvironmentLacking, RecipeError, UsageError
 
-__all__ = ["load_recipe", "parse_recipe", "recipe_json_schema", "resolved_yaml", "stage_classes"]
+__all__ = [
+    "load_recipe",
+    "parse_recipe",
+    "recipe_json_schema",
+    "resolved_yaml",
+    "stage_classes",
+    "with_defaults",
+]
 
 Overrides = Sequence[str] | Mapping[str, Any]
 
@@ -70,6 +77,20 @@ def resolved_yaml(recipe: schema.Recipe) -> str:
     )
     writer.dump(values, buffer)
     return buffer.getvalue()
+
+
+def with_defaults(text: str) -> str:
+    """What ``resolved_yaml`` wrote in an earlier version, with the keys added since at their defaults.
+
+    A text that is no recipe any more comes back as it is.
+    """
+    tree = parse_text(text, "recipe", [])
+    try:
+        return (
+            text if tree is None else resolved_yaml(TypeAdapter(schema.Recipe).validate_python(plain(tree)))
+        )
+    except ValidationError:
+        return text
 
 
 def recipe_json_schema() -> dict[str, Any]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.config.document import Tree, parse_text, walk
-from toolkit.config.loading import resolved_yaml
+from toolkit.config.loading import resolved_yaml, with_defaults
 from toolkit.config.schema import Recipe
 from toolkit.errors import CheckpointError
 from toolkit.runs.atomic import atomic_write_text, remove_leftovers
@@ -168,9 +168,10 @@ class RunDirectory:
     def changed_keys(self, recipe: Recipe) -> list[str]:
         """Differences between the recipe that began this run and ``recipe``, as ``key: was → is``.
 
-        ``run.output_dir`` does not count: a directory may have been moved.
+        ``run.output_dir`` does not count: a directory may have been moved. A key that is younger than the run had
+        its default.
         """
-        before = _leaves(self.recipe_file.read_text(encoding="utf-8"), self.recipe_file)
+        before = _leaves(with_defaults(self.recipe_file.read_text(encoding="utf-8")), self.recipe_file)
         now = _leaves(resolved_yaml(recipe), self.recipe_file)
         keys = [key for key in dict.fromkeys([*before, *now]) if key != "run.output_dir"]
         return [

@@ -102,6 +102,15 @@ def test_results_are_not_overwritten(folder: Path) -> None:
     assert "--resume" not in str(caught.value.remedy)
 
 
+def test_a_run_of_a_version_without_some_key_is_resumed_unless_the_key_is_set(folder: Path) -> None:
+    run = begun(folder)
+    text = run.recipe_file.read_text()
+    assert "  report_to: []\n" in text
+    run.recipe_file.write_text(text.replace("  report_to: []\n", ""))
+    assert run.changed_keys(recipe(folder)) == []
+    assert run.changed_keys(recipe(folder, report_to=["wandb"])) != []
+
+
 def test_a_changed_recipe_is_not_resumed_and_every_key_is_named(folder: Path) -> None:
     begun(folder)
     changed = recipe(folder, seed=4, report_to=["wandb"])
