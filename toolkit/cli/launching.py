@@ -18,6 +18,7 @@ from toolkit.config.devices import gpu_count
 from toolkit.config.launchers import LAUNCHERS, launch_problem
 from toolkit.config.messages import suggestion
 from toolkit.errors import EnvironmentLacking, UsageError
+from toolkit.runs.signals import STOP_SIGNALS
 
 __all__ = ["accelerate_file", "quoted", "run_child", "stage_command"]
 
@@ -112,16 +113,12 @@ def _forwarding(child: subprocess.Popen[bytes]) -> Iterator[None]:
         with contextlib.suppress(ProcessLookupError):
             child.send_signal(number)
 
-    former = {number: signal.signal(number, forward) for number in _stop_signals()}
+    former = {number: signal.signal(number, forward) for number in STOP_SIGNALS}
     try:
         yield
     finally:
         for number, handler in former.items():
             signal.signal(number, handler)
-
-
-def _stop_signals() -> list[signal.Signals]:
-    return [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)]
 
 
 def _end_with_parent(number: signal.Signals) -> Callable[[], None] | None:

@@ -18,7 +18,7 @@ from typing import Any, TextIO
 from toolkit.errors import Interrupted, RunFailed
 from toolkit.runs.logging import setup_logging
 from toolkit.runs.offline import quiet_environment
-from toolkit.runs.signals import StopSignals
+from toolkit.runs.signals import STOP_SIGNALS, StopSignals
 
 __all__ = ["Job", "NamedLines", "run_jobs"]
 
@@ -88,10 +88,11 @@ def run_jobs(jobs: Sequence[Job], *, at_once: int, stop: StopSignals) -> None:
 
 def _raise_first(errors: Sequence[tuple[Job, BaseException]], stop: StopSignals) -> None:
     """Raise what stopped the jobs: an error before the interruptions that it caused."""
-    for job, error in sorted(errors, key=lambda item: isinstance(item[1], Interrupted)):
+    for _, error in sorted(errors, key=lambda item: isinstance(item[1], Interrupted)):
         if isinstance(error, BrokenProcessPool):
+            running = " or ".join(job.name for job, other in errors if isinstance(other, BrokenProcessPool))
             raise RunFailed(
-                f"the process of {job.name} died without a message",
+                f"the process of {running} died without a message",
                 remedy="most often the system ended it for its memory: see the system's log, or set jobs: 1",
             ) from error
         raise error
@@ -113,8 +114,10 @@ def _begin_worker() -> None:
     """Set a worker up: signals come through the parent alone, and it does not outlive the parent."""
     if hasattr(os, "setpgrp"):
         os.setpgrp()  # else Ctrl-C would reach it twice: from the terminal and from the parent
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_DFL)
+    # A job catches the signals itself. Between jobs they mean nothing: an idle worker that died of one would take the
+    # pool with it, and the job beside it before its checkpoint. A function is not inherited by children, SIG_IGN is.
+    for number in STOP_SIGNALS:
+        signal.signal(number, lambda *_: None)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     quiet_environment()
     setup_logging()

@@ -11,7 +11,11 @@ from types import FrameType
 
 from toolkit.errors import Interrupted
 
-__all__ = ["StopSignals"]
+__all__ = ["STOP_SIGNALS", "StopSignals"]
+
+STOP_SIGNALS = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)
+)
 
 _log = logging.getLogger("vlm_rlhf.signals")
 
@@ -22,8 +26,6 @@ class StopSignals:
     With several processes each has its own flag and the signal may reach them at different steps: reduce
     ``requested`` over all ranks before acting on it.
     """
-
-    _names = ("SIGINT", "SIGTERM", "SIGUSR1")
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
@@ -57,8 +59,7 @@ class StopSignals:
         if threading.current_thread() is not threading.main_thread():
             yield self
             return
-        numbers = [getattr(signal, name) for name in self._names if hasattr(signal, name)]
-        former = {number: signal.signal(number, self._handle) for number in numbers}
+        former = {number: signal.signal(number, self._handle) for number in STOP_SIGNALS}
         try:
             yield self
         finally:
