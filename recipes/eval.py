@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -18,36 +19,62 @@ from toolkit.errors import RecipeError
 from toolkit.records import PreferenceRow, PromptRow
 from toolkit.runs.atomic import atomic_write_text
 from toolkit.runs.directory import RunDirectory
-from toolkit.runs.processes import is_main_process, process_count
+from toolkit.runs.metrics import json_safe
+from toolkit.runs.processes import is_main_process, process_count, process_rank
 
 if TYPE_CHECKING:
     from reward_models.scorer import LearnedReward
 
 
 def run(recipe: EvalRecipe, directory: RunDirectory, resume: bool) -> None:
-    """Write result files, scores and ``summary.json``; decoding goes on where an earlier run stopped."""
+    """Write result files, scores and ``summary.json``; decoding goes on where an earlier run stopped.
+
+    Several processes share the decoding. Then the first one scores the systems while the second one measures the reward
+    model, if it has pairs; the others are done.
+    """
     from toolkit.evaluation.inputs import read_inputs
 
     inputs = read_inputs(recipe, judged=recipe.reward_model is not None)
+    card_file = directory.path / "reward_model.json"
+    shared = process_count() > 1 and recipe.reward_model is not None and bool(inputs.pairs)
     if process_count() > 1:
         from toolkit.evaluation.stage import decode_shares
 
+        if is_main_process():
+            card_file.unlink(missing_ok=True)  # of an interrupted run; nobody writes before all have decoded
         decode_shares(recipe, directory, inputs.split)
-        if not is_main_process():
-            return  # the first process scores what all have decoded
+    if not is_main_process() and not (shared and process_rank() == 1):
+        return
     from reward_models.scorer import LearnedReward
     from toolkit.evaluation.stage import evaluate_systems
     from toolkit.evaluation.summary import summary_table
 
     reward = LearnedReward.load(recipe.reward_model) if recipe.reward_model else None
-    if recipe.on_policy_pairs is not None:
+    # Who measures the reward model needs the pairs: the second process where there is one to share with.
+    if recipe.on_policy_pairs is not None and is_main_process() != shared:
         inputs = inputs.with_pairs(on_policy_pairs(recipe, recipe.on_policy_pairs, directory))
-
-    if recipe.best_of_n is not None and reward is not None:
-        write_best_of_n(recipe, recipe.best_of_n, reward, directory)
-    card = partial(reward_card, recipe, reward) if reward is not None else None
-    summary = evaluate_systems(recipe, directory, inputs=inputs, reward=reward, reward_model_card=card)
+    measure = None
+    if reward is not None:
+        measure = (
+            partial(awaited_card, card_file, directory) if shared else partial(reward_card, recipe, reward)
+        )
+        if not is_main_process():
+            card = reward_card(recipe, reward, inputs.pairs)
+            atomic_write_text(card_file, json.dumps(json_safe(card)) + "\n")
+            return
+        if recipe.best_of_n is not None:
+            write_best_of_n(recipe, recipe.best_of_n, reward, directory)
+    summary = evaluate_systems(recipe, directory, inputs=inputs, reward=reward, reward_model_card=measure)
     sys.stdout.write(summary_table(summary) + "\n")
+
+
+def awaited_card(file: Path, directory: RunDirectory, rows: Sequence[PreferenceRow]) -> dict[str, Any]:
+    """What the second process found; if it dies, the launcher ends this process too."""
+    while not file.exists():
+        directory.stop.raise_if_requested("evaluation stopped; decoded batches are kept")
+        time.sleep(0.1)
+    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return found
 
 
 def reward_card(recipe: EvalRecipe, reward: LearnedReward, rows: Sequence[PreferenceRow]) -> dict[str, Any]:
@@ -100,7 +127,6 @@ def write_best_of_n(
     """Write ``best_of_n.json``: the held-out criterion as the reward model chooses among more and more."""
     from recipes.preferences import metric_rater, scene_rater
     from reward_models.best_of_n import measure_best_of_n
-    from toolkit.runs.metrics import json_safe
 
     folder = directory.path / "best_of_n"
     rows, completions = sampled(recipe, spec, "best_of_n", spec.samples, folder / "completions.jsonl")

@@ -57,3 +57,28 @@ def test_ppo_under_zero2(smoke, tmp_path, cli):
     assert done.returncode == 0, done.stderr[-4000:]
     assert (out / "final" / "adapter_model.safetensors").exists()
     assert environment(out)["processes"] == 2
+
+
+def test_one_process_finds_what_the_chain_s_two_found(smoke, tmp_path, cli):
+    """The chain evaluates with two: they share the decoding, and the second measures the reward model."""
+    out = tmp_path / "eval"
+    systems = [
+        f"systems.{index}.model.id={smoke}/{name}/final"
+        for index, name in enumerate(("base", "sft", "ppo", "dpo"))
+    ]
+    done = cli(
+        "run",
+        "scenes/eval",
+        f"data.root={smoke}/data",
+        *systems,
+        f"preference_pairs=[{smoke}/data/test/pairs_gold.jsonl]",
+        f"reward_model={smoke}/reward/final",
+        f"text_only_reward_model={smoke}/reward-text-only/final",
+        f"run.output_dir={out}",
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    one, two = (json.loads((folder / "summary.json").read_text()) for folder in (out, smoke / "eval"))
+    assert environment(out)["processes"] == 1
+    assert environment(smoke / "eval")["processes"] == 2
+    assert one["reward_model"]["by_source"]["on_policy"]["n"] > 0
+    assert {**one, "seconds": None} == {**two, "seconds": None}
