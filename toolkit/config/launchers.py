@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import get_args
 
-from toolkit.config.blocks import Launcher
+from toolkit.config.pipeline_blocks import Launcher
 
 __all__ = ["LAUNCHERS", "launch_problem"]
 

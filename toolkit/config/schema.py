@@ -20,16 +20,13 @@ from toolkit.config.blocks import (
     Dtype,
     Fraction,
     GenerationSpec,
-    GuardSpec,
     KlSpec,
-    Launcher,
     LoraSpec,
     ModelSpec,
     OptimizerSpec,
     Part,
     Positive,
     PpoSpec,
-    PreferenceGuardSpec,
     QuantizationSpec,
     RewardTerm,
     RolloutSpec,
@@ -40,6 +37,8 @@ from toolkit.config.blocks import (
     TestDataSpec,
     VqaSource,
 )
+from toolkit.config.guard_blocks import GuardSpec, PreferenceGuardSpec
+from toolkit.config.pipeline_blocks import PipelineRecipe, PipelineStage
 from toolkit.config.reward_blocks import (
     BestOfNSpec,
     EnsembleSpec,
@@ -250,38 +249,6 @@ class ReportRecipe(Strict):
     runs: list[str] = Field(min_length=1)
     evaluation: str
     samples: Count = 24
-    run: RunSpec
-
-
-class PipelineStage(Strict):
-    """One link of a chain: the recipe file (relative to the pipeline's) and values to override.
-
-    ``after`` names the stages it reads from (the one above when left out); ``launch`` and ``processes`` are those of
-    ``vlm-rlhf run``.
-    """
-
-    name: str
-    recipe: str
-    overrides: dict[str, Any] = {}
-    after: list[str] | None = None
-    launch: Launcher = "none"
-    processes: Count | None = None
-
-
-class PipelineRecipe(Strict):
-    """A chain of stages by directory: ``{out}`` in overrides is the chain's output directory.
-
-    ``prepare`` writes the tiny VLM that comes along to ``{out}/base/final`` (``base``), and with it the sample data
-    to ``{out}/data`` (``scenes``). ``data`` names values for overrides: ``{data.root}`` stands for ``data.root``.
-    ``jobs`` stages run side by side, each in a process of its own with its share of the cores.
-    """
-
-    stage: Literal["pipeline"]
-    prepare: Literal["scenes", "base", "none"] = "none"
-    data: dict[str, str] = {}
-    rows: dict[Literal["train", "val", "test"], Count] = {}
-    stages: list[PipelineStage] = Field(min_length=1)
-    jobs: Count = 1
     run: RunSpec
 
 

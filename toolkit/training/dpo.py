@@ -62,11 +62,7 @@ def train_dpo(
         RunFailed: the loss became infinite or NaN, or a guard rail stopped the run (a checkpoint was written).
         Interrupted: a signal ended the run; a checkpoint was written.
     """
-    if not isinstance(model, PeftModel):
-        raise UsageError(
-            "the preference stage needs an adapter on the base model, found a model without one",
-            remedy="set model.lora, or let model.id be the final/ directory of an SFT run",
-        )
+    _require_adapter(model)
     arguments = trainer_arguments(
         DPOConfig,
         directory=directory.path,
@@ -88,13 +84,25 @@ def train_dpo(
     rails = PreferenceRails(guards or PreferenceGuardSpec(), beta=float(arguments.beta))
     trainer.add_callback(rails)
     fit(trainer, directory=directory, run=run, resume=resume, label="dpo")
+    _require_healthy(rails)
+    save_final(trainer, processor, directory.final)
+
+
+def _require_adapter(model: Any) -> None:
+    if not isinstance(model, PeftModel):
+        raise UsageError(
+            "the preference stage needs an adapter on the base model, found a model without one",
+            remedy="set model.lora, or let model.id be the final/ directory of an SFT run",
+        )
+
+
+def _require_healthy(rails: PreferenceRails) -> None:
     if rails.reason is not None:
         raise RunFailed(
             f"stopped at {rails.reason}",
             remedy="lower trainer.learning_rate or max_steps, raise beta, or imitate the chosen texts as well: "
             "loss_type: [sigmoid, sft]",
         )
-    save_final(trainer, processor, directory.final)
 
 
 def _copy_policy_to_reference(model: PeftModel) -> None:
