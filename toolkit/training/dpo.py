@@ -41,18 +41,17 @@ def train_dpo(
 ) -> None:
     """Train the adapter ``default`` on pairs against a frozen copy of itself, and write ``directory.final``.
 
-    The loss is that of Rafailov et al. 2023, or of ``trainer_options`` (``loss_type``, ``loss_weights``,
-    ``beta``, …). The reference is a frozen adapter ``ref``, bit for bit the policy before the first step.
+    The loss is that of Rafailov et al. 2023, or of ``trainer_options`` (``loss_type``, ``beta``, …). The reference is
+    a frozen adapter ``ref``, bit for bit the policy before the first step.
 
     Args:
-        model: a ``PeftModel`` whose adapter ``default`` is the SFT policy; changed in place.
-        processor: its processor, with chat template.
+        model, processor: a ``PeftModel`` whose adapter ``default`` is the SFT policy, changed in place; its processor.
         rows: pairs to train on; images are decoded when a batch is made.
         val_rows: pairs for the validation loss and accuracy; may be empty.
         directory: the run; gets ``metrics.jsonl``, ``checkpoint-<step>/`` and ``final/``.
         run: seed and intervals in optimizer steps.
         trainer_options: the recipe's ``trainer:`` block, keys of ``trl.DPOConfig``.
-        guards: guard rail; that of ``PreferenceGuardSpec`` by default.
+        guards: the guard rail; that of ``PreferenceGuardSpec`` by default.
         gradient_checkpointing: recompute activations (non-reentrant) to save memory.
         resume: go on from the newest checkpoint in ``directory``, if there is one.
 
