@@ -24,6 +24,7 @@ from toolkit.runs.processes import is_main_process, process_count, process_rank
 
 if TYPE_CHECKING:
     from reward_models.scorer import LearnedReward
+    from toolkit.evaluation.inputs import EvaluationInputs
 
 
 def run(recipe: EvalRecipe, directory: RunDirectory, resume: bool) -> None:
@@ -43,29 +44,44 @@ def run(recipe: EvalRecipe, directory: RunDirectory, resume: bool) -> None:
         if is_main_process():
             card_file.unlink(missing_ok=True)  # of an interrupted run; nobody writes before all have decoded
         decode_shares(recipe, directory, inputs.split)
-    if not is_main_process() and not (shared and process_rank() == 1):
+    if not is_main_process():
+        if shared and process_rank() == 1:
+            measure_reward_model(recipe, directory, inputs, card_file)
         return
     from reward_models.scorer import LearnedReward
     from toolkit.evaluation.stage import evaluate_systems
     from toolkit.evaluation.summary import summary_table
 
     reward = LearnedReward.load(recipe.reward_model) if recipe.reward_model else None
-    # Who measures the reward model needs the pairs: the second process where there is one to share with.
-    if recipe.on_policy_pairs is not None and is_main_process() != shared:
-        inputs = inputs.with_pairs(on_policy_pairs(recipe, recipe.on_policy_pairs, directory))
-    measure = None
-    if reward is not None:
-        measure = (
-            partial(awaited_card, card_file, directory) if shared else partial(reward_card, recipe, reward)
-        )
-        if not is_main_process():
-            card = reward_card(recipe, reward, inputs.pairs)
-            atomic_write_text(card_file, json.dumps(json_safe(card)) + "\n")
-            return
-        if recipe.best_of_n is not None:
-            write_best_of_n(recipe, recipe.best_of_n, reward, directory)
-    summary = evaluate_systems(recipe, directory, inputs=inputs, reward=reward, reward_model_card=measure)
+    card = None
+    if shared:
+        card = partial(awaited_card, card_file, directory)
+    elif reward is not None:
+        card = partial(reward_card, recipe, reward)
+        inputs = with_on_policy_pairs(recipe, directory, inputs)
+    if recipe.best_of_n is not None and reward is not None:
+        write_best_of_n(recipe, recipe.best_of_n, reward, directory)
+    summary = evaluate_systems(recipe, directory, inputs=inputs, reward=reward, reward_model_card=card)
     sys.stdout.write(summary_table(summary) + "\n")
+
+
+def measure_reward_model(
+    recipe: EvalRecipe, directory: RunDirectory, inputs: EvaluationInputs, file: Path
+) -> None:
+    """Write the card of the reward model to ``file``, for the process that scores the systems meanwhile."""
+    from reward_models.scorer import LearnedReward
+
+    pairs = with_on_policy_pairs(recipe, directory, inputs).pairs
+    card = reward_card(recipe, LearnedReward.load(str(recipe.reward_model)), pairs)
+    atomic_write_text(file, json.dumps(json_safe(card)) + "\n")
+
+
+def with_on_policy_pairs(
+    recipe: EvalRecipe, directory: RunDirectory, inputs: EvaluationInputs
+) -> EvaluationInputs:
+    """``inputs`` with pairs of a system's own samples, where the recipe wants them."""
+    spec = recipe.on_policy_pairs
+    return inputs if spec is None else inputs.with_pairs(on_policy_pairs(recipe, spec, directory))
 
 
 def awaited_card(file: Path, directory: RunDirectory, rows: Sequence[PreferenceRow]) -> dict[str, Any]:

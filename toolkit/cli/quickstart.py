@@ -20,7 +20,7 @@ def add_parser(subparsers: Any) -> None:
         allow_abbrev=False,
     )
     parser.add_argument(
-        "--smoke", action="store_true", help="the same on very small input, in about a minute"
+        "--smoke", action="store_true", help="the same on very small input, in about two minutes"
     )
     parser.add_argument(
         "--seed", type=int, metavar="N", help="seed of data, fine-tuning, reward model and RL"
