@@ -109,8 +109,13 @@ class CaptionStatistics:
         """Metric to corpus score of all images, or of those at ``indices`` (any length, repeats count again).
 
         A repeated image counts as another image with the same captions, in the document frequencies too.
+
+        Raises:
+            UsageError: ``indices`` is empty: no images have no score.
         """
         chosen = np.arange(len(self.ids)) if indices is None else np.asarray(indices)
+        if not len(chosen):
+            raise UsageError("a corpus score needs at least one image, found an empty list of indices")
         scores: dict[str, float] = {}
         if self._bleu is not None:
             scores |= dict(zip(_BLEU_NAMES, map(float, self._bleu.corpus(chosen)), strict=True))

@@ -87,7 +87,7 @@ class CiderD:
 
         Raises:
             DataError: an id has no references, or a caption is no text.
-            UsageError: the lengths differ, or ``ended`` is given without an end token.
+            UsageError: the lengths differ, ``captions`` is one text, or ``ended`` is given without an end token.
         """
         images = self._images(ids, captions, ended)
         words = list(metric_words(captions))
@@ -98,6 +98,8 @@ class CiderD:
         return self._score_words(images, words)
 
     def _images(self, ids: Sequence[Any], captions: Sequence[str], ended: Sequence[bool] | None) -> Integers:
+        if isinstance(captions, str):
+            raise UsageError("captions must be a list of texts, found one text")
         if len(ids) != len(captions):
             raise UsageError(f"{len(ids)} image ids for {len(captions)} captions")
         if ended is not None and self.end_token is None:

@@ -82,6 +82,12 @@ def test_missing_and_extra_images_are_named():
         score_captions({}, {})
 
 
+def test_a_score_of_no_images_is_refused():
+    statistics = CaptionStatistics({1: ["a dog"]}, {1: "a dog"})
+    with pytest.raises(UsageError, match="at least one image"):
+        statistics.corpus(np.array([], dtype=int))
+
+
 def test_unknown_metric():
     with pytest.raises(UsageError, match="spider"):
         score_captions({1: ["a"]}, {1: "a"}, ["spider"])

@@ -127,6 +127,8 @@ def test_wrong_calls_name_the_id_and_the_numbers():
     scorer = CiderD(REFERENCES)
     with pytest.raises(DataError, match="'nowhere'"):
         scorer.score(["nowhere"], ["a"])
+    with pytest.raises(UsageError, match="a list of texts"):
+        scorer.score([1], "a")
     with pytest.raises(UsageError, match="2 image ids for 1 captions"):
         scorer.score(["a", "b"], ["a"])
     with pytest.raises(UsageError, match="end_token"):
