@@ -167,9 +167,10 @@ def _result_files(folder: Path) -> dict[str, Path]:
 def _paired(
     a: Mapping[str, _Source], b: Mapping[str, _Source], first: Path, second: Path
 ) -> list[tuple[_Source, _Source]]:
-    if len(a) == 1 and len(b) == 1:
-        return [(next(iter(a.values())), next(iter(b.values())))]
-    common = [name for name in a if name in b and name not in _BASELINES]
+    of_a, of_b = ([name for name in side if name not in _BASELINES] for side in (a, b))
+    common = [name for name in of_a if name in of_b]
+    if not common and len(of_a) == 1 and len(of_b) == 1:  # two checkpoints, each in a folder of its own
+        return [(a[of_a[0]], b[of_b[0]])]
     if not common:
         raise UsageError(
             f"{first} holds {', '.join(map(repr, a))} and {second} holds {', '.join(map(repr, b))}: nothing to pair",

@@ -40,6 +40,14 @@ def test_evaluation_folders_are_paired_by_name(evaluated: Path) -> None:
     assert "within chance" in comparison_table(found)
 
 
+def test_folders_of_one_checkpoint_each_are_paired(evaluated: Path, tmp_path: Path) -> None:
+    for name, dropped in (("a", "base"), ("b", "sft")):
+        shutil.copytree(evaluated, tmp_path / name)
+        shutil.rmtree(tmp_path / name / "systems" / dropped)
+    found = compare(tmp_path / "a", tmp_path / "b", resamples=5)
+    assert [(Path(pair.a).name, Path(pair.b).name) for pair in found] == [("sft", "base")]
+
+
 def test_result_files_need_references(tmp_path: Path) -> None:
     a = results(tmp_path / "a.json", "a red dog", "two cats", "a blue bus")
     b = results(tmp_path / "b.json", "a dog", "cats", "a bus")

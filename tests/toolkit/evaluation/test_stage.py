@@ -90,6 +90,11 @@ def test_the_table_shows_every_row_and_difference(summary: dict[str, Any]) -> No
     assert max(map(len, table.splitlines())) <= 100
 
 
+def test_the_table_counts_questions_where_there_are_no_captions() -> None:
+    row = {"vqa_accuracy": 50.0, "n": 0, "n_questions": 7}
+    assert summary_table({"rows": {"m": row}}).splitlines()[1].split() == ["m", "50.00", "7"]
+
+
 def test_seconds_are_added_afterwards(evaluated: Path, tmp_path: Path) -> None:
     path = tmp_path / "summary.json"
     path.write_text((evaluated / "summary.json").read_text())
