@@ -105,7 +105,7 @@ def summary_table(summary: Mapping[str, Any]) -> str:
     lines = ["".join([" " * width, *(f"{column.title:>10}" for column in columns), f"{'n':>8}"])]
     for name, row in rows.items():
         cells = [_cell(row.get(column.key), column.digits) for column in columns]
-        count = row.get("n") or row.get("n_questions") or 0  # images, or questions where there are no captions
+        count = row.get("n") or row.get("n_questions") or 0  # questions where there are no captions
         lines.append("".join([name.ljust(width), *(f"{cell:>10}" for cell in cells), f"{count:>8}"]))
     if summary.get("differences"):
         lines += ["", "differences, 95 % paired bootstrap"]
