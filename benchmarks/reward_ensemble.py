@@ -1,6 +1,6 @@
 r"""Does a pessimistic ensemble keep more of the hidden criterion than one reward model? Does it know what is strange?
 
-    python -m recipes.reward recipes/configs/scenes/reward.yaml model.id=out/quickstart/sft/final \
+    python -m recipes.reward recipes/configs/scenes/reward.yaml model.id=out/quickstart/base/final \
         data.root=out/quickstart data.train.0.file=data/train/pairs.jsonl data.val.0.file=data/val/pairs.jsonl \
         'ensemble={members: 3}' run.output_dir=out/ensemble
     python benchmarks/reward_ensemble.py --from out/quickstart --ensemble out/ensemble/final \

@@ -43,10 +43,11 @@ def flip(pair: Pair, rng: random.Random, fraction: float) -> Pair:
 
 
 def sample_pairs(scenes: Sequence[Scene], seed: int, *, flip_fraction: float = FLIP_FRACTION) -> list[Pair]:
-    """Up to three pairs a scene: the order of mention, a mistake (attribute or relation), an answer.
+    """Up to four pairs a scene: the order of mention twice, a mistake (attribute or relation), an answer.
 
-    ``order``: the same caption, groups named from the left or the top against the other way round;
-    ``attribute``: one word wrong; ``relation``: left for right, above for below; ``answer``: a wrong one.
+    ``order``: the same caption, groups named from the left or the top against the other way round (the hardest to
+    learn, so raters see it in two wordings); ``attribute``: one word wrong; ``relation``: left for right, above for
+    below; ``answer``: a wrong one.
     """
     rng = random.Random(f"pairs/{seed}")
     pool: dict[str, list[AnsweredQuestion]] = {}
@@ -64,6 +65,7 @@ def sample_pairs(scenes: Sequence[Scene], seed: int, *, flip_fraction: float = F
         )
         if wrong is not None:
             pairs.append(Pair(scene, "answer", question.answer, wrong, question=question.text))
+    pairs += _reworded(pairs, random.Random(f"orders/{seed}"))
     slips = random.Random(f"slips/{seed}")
     return [flip(pair, slips, flip_fraction) for pair in pairs]
 
@@ -72,6 +74,18 @@ def _mistake_pair(scene: Scene, rng: random.Random) -> Pair:
     if len(scene.groups) == 2 and rng.random() < 0.4:
         return Pair(scene, "relation", *relation_mistake(scene, rng))
     return Pair(scene, "attribute", *attribute_mistake(scene, rng))
+
+
+def _reworded(pairs: Sequence[Pair], rng: random.Random) -> list[Pair]:
+    """A second order pair in other words for each scene that has one."""
+    found = []
+    for pair in pairs:
+        if pair.source == "order":
+            again = _order_pair(pair.scene, rng)
+            while again == pair:
+                again = _order_pair(pair.scene, rng)
+            found.append(again)
+    return found
 
 
 def _order_pair(scene: Scene, rng: random.Random) -> Pair:

@@ -38,6 +38,13 @@ def test_cider_cannot_rank_the_criterion(scenes, pairs):
     assert 0.45 <= right <= 0.60
 
 
+def test_raters_see_the_order_of_a_scene_in_two_wordings(pairs):
+    order = [pair for pair in pairs if pair.source == "order"]
+    wordings = Counter((pair.scene.image_id, pair.chosen, pair.rejected) for pair in order)
+    assert len(wordings) == len(order)
+    assert set(Counter(pair.scene.image_id for pair in order).values()) == {2}
+
+
 @pytest.mark.parametrize("sign", [1, -1])
 def test_length_cannot_rank_the_criterion(pairs, sign):
     order = [pair for pair in pairs if pair.source == "order"]
