@@ -1,22 +1,28 @@
 """PPO on learned rewards: an ensemble and a single model as adapters on the policy's own base, frozen, and logged."""
 
+import gc
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from recipes.rl import load_learned, run
+from recipes.rl import held_out_evaluation, load_learned, run
 from reward_models.checkpoint import describe, save_reward_model
 from reward_models.config import CONFIG_FILE
 from reward_models.ensemble import EnsembleReward
 from reward_models.scorer import LearnedReward
 from toolkit.config.schema import QuantizationSpec, RlRecipe
+from toolkit.data.sources import load_parts, load_prompt_rows
 from toolkit.models.loading import load_vlm
-from toolkit.models.roles import roles_of
+from toolkit.models.roles import role_parameters, roles_of
 from toolkit.records import image_prompt
+from toolkit.rewards.building import build_reward
+from toolkit.rl.memory import memory_by_part
+from toolkit.rl.trainer import PpoTrainer
 from toolkit.runs.directory import RunDirectory
 
 
@@ -105,3 +111,75 @@ def test_an_ensemble_at_another_precision_gets_a_base_of_its_own(recipe, ensembl
     assert isinstance(found, EnsembleReward)
     assert roles_of(policy.model) == ["default"]
     assert all(member.model.vlm is not policy for member in found.members)
+
+
+@pytest.fixture
+def other_base(bases, new_reward, tmp_path):
+    """A reward model on another family than the policy's."""
+    model, spec = new_reward(bases["qwen2_5_vl"], seed=5)
+    folder = tmp_path / "other-base"
+    folder.mkdir()
+    save_reward_model(model, folder, describe(model.vlm, spec))
+    return folder
+
+
+def copies(weights):
+    """How many live tensors, each storage once, hold the same numbers as each of ``weights``."""
+    gc.collect()
+    live = {}
+    for item in gc.get_objects():
+        if issubclass(type(item), torch.Tensor) and item.device.type == "cpu" and item.ndim == 2:
+            live[item.data_ptr()] = item.detach()
+    return [sum(torch.equal(weight, other) for other in live.values()) for weight in weights]
+
+
+def test_a_policy_trains_on_a_reward_model_with_a_base_of_its_own(recipe, other_base, tmp_path):
+    values = recipe.model_dump()
+    values["rewards"] = [{"term": "learned", "model": str(other_base)}]
+    values["run"]["eval_every_steps"] = 1
+    recipe = RlRecipe.model_validate(values)
+    directory = RunDirectory(recipe.run.output_dir)
+    directory.prepare(recipe, resume=False)
+    policy = load_vlm(recipe.model, trainable=True)
+    base = [item for item in policy.model.get_base_model().parameters() if item.ndim == 2]
+    base = [item.detach() for item in base if not item.requires_grad and item.numel() > 1000]
+    before = copies(base)
+    learned = load_learned(policy, recipe, str(other_base))
+    reward = build_reward(recipe.rewards, references={}, learned={str(other_base): learned})
+    rows, _ = load_parts(recipe.data, load_prompt_rows)
+    evaluate = held_out_evaluation(reward, rows, recipe)
+    trainer = PpoTrainer(policy, reward, rows, rows, recipe, directory, evaluate)
+    adapter = [item.detach().clone() for _, item in role_parameters(policy.model, "default")]
+    trainer.train()
+    directory.release()
+    # It trains, on the scores that the reward model gives alone.
+    moved = [item for _, item in role_parameters(policy.model, "default")]
+    assert any(not torch.equal(one, other) for one, other in zip(adapter, moved, strict=True))
+    lines = (directory.samples / "rollouts-000002.jsonl").read_text().splitlines()
+    samples = [json.loads(line) for line in lines]
+    alone = LearnedReward.load(other_base).score(
+        [image_prompt("Describe the image.")] * len(samples),
+        [(Path(sample["images"][0]),) for sample in samples],
+        [sample["completion"] for sample in samples],
+    )
+    np.testing.assert_allclose([sample["parts"]["learned"] for sample in samples], alone, atol=1e-4)
+    assert len({round(score, 3) for score in alone}) > 1
+    # The policy's base is there once, the other model beside it, and both are accounted for.
+    assert roles_of(policy.model) == ["default", "ref"]
+    assert len(base) > 10
+    assert copies(base) == before
+    parts = memory_by_part(trainer.engine, reward)
+    assert parts["base"] == memory_by_part(trainer.engine)["base"]
+    assert parts["reward model learned"] == sum(item.nbytes for item in learned.model.parameters())
+
+
+def test_a_reward_model_on_the_policys_base_is_no_part_beside_it(recipe, saved_reward):
+    policy = load_vlm(recipe.model, trainable=True)
+    learned = load_learned(policy, recipe, str(saved_reward))
+    reward = build_reward(recipe.rewards[1:], references={}, learned={str(saved_reward): learned})
+    directory = RunDirectory(recipe.run.output_dir)
+    rows, _ = load_parts(recipe.data, load_prompt_rows)
+    parts = memory_by_part(PpoTrainer(policy, reward, rows, rows, recipe, directory).engine, reward)
+    assert parts["adapter reward"] > 0
+    head = sum(item.nbytes for item in learned.model.head.parameters())
+    assert parts["reward model single"] == head

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from toolkit.config.schema import RlRecipe
 from toolkit.errors import RunFailed
 from toolkit.models.roles import role_parameters, roles_of
+from toolkit.rewards.composite import CompositeReward
 from toolkit.rl.engine import Engine
 
 __all__ = ["memory_by_part", "out_of_memory", "ran_out_of_memory"]
@@ -20,8 +21,12 @@ def ran_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)
 
 
-def memory_by_part(engine: Engine) -> dict[str, int]:
-    """Bytes of this process's weights by role, gradients and optimizer state; on a GPU also what torch holds."""
+def memory_by_part(engine: Engine, reward: CompositeReward | None = None) -> dict[str, int]:
+    """Bytes of this process's weights by role, gradients and optimizer state; on a GPU also what torch holds.
+
+    A term of ``reward`` whose model has a base of its own is a part too; what lies on the policy's base is counted
+    there, as a role.
+    """
     module = engine.module
     roles = {
         f"adapter {name}": _bytes(parameter for _, parameter in role_parameters(module.model, name))
@@ -34,6 +39,7 @@ def memory_by_part(engine: Engine) -> dict[str, int]:
         "base": _bytes(module.parameters()) - sum(roles.values()) - heads,
         **roles,
         "heads": heads,
+        **_reward_models(module, reward),
         "gradients": _bytes(parameter.grad for parameter in trained if parameter.grad is not None),
         "optimizer": _bytes(
             value for state in states for value in state.values() if isinstance(value, Tensor)
@@ -45,9 +51,12 @@ def memory_by_part(engine: Engine) -> dict[str, int]:
     return parts
 
 
-def out_of_memory(error: BaseException, engine: Engine, recipe: RlRecipe, iteration: int) -> RunFailed:
+def out_of_memory(
+    error: BaseException, engine: Engine, recipe: RlRecipe, iteration: int, reward: CompositeReward
+) -> RunFailed:
     """The message for ``error``, with three settings that lower the peak, in the order in which to try them."""
-    parts = "\n".join(f"  {name:22}{size / 2**20:10.1f} MiB" for name, size in memory_by_part(engine).items())
+    held = memory_by_part(engine, reward)
+    parts = "\n".join(f"  {name:22}{size / 2**20:10.1f} MiB" for name, size in held.items())
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     settings = ", ".join(_settings(recipe)[:3])
     return RunFailed(
@@ -75,6 +84,28 @@ def _settings(recipe: RlRecipe) -> list[str]:
     if model.max_pixels is None:
         found.append("a model.max_pixels")
     return [*found, "optimizer.name=paged_adamw_8bit", "fewer rollout.max_new_tokens"]
+
+
+def _reward_models(module: nn.Module, reward: CompositeReward | None) -> dict[str, int]:
+    """Bytes of the terms' models that the policy's base does not hold, each weight once."""
+    seen = {id(parameter) for parameter in module.parameters()}
+    found: dict[str, int] = {}
+    for term in reward.terms if reward is not None else ():
+        for parameter in _weights(term.reward):
+            if id(parameter) not in seen:
+                seen.add(id(parameter))
+                name = f"reward model {term.name}"
+                found[name] = found.get(name, 0) + parameter.nbytes
+    return found
+
+
+def _weights(reward: object) -> Iterator[nn.Parameter]:
+    """Weights of a reward that holds a ``model``, or ``members`` that do."""
+    model = getattr(reward, "model", None)
+    if isinstance(model, nn.Module):
+        yield from model.parameters()
+    for member in getattr(reward, "members", ()):
+        yield from _weights(member)
 
 
 def _bytes(tensors: Iterable[Tensor]) -> int:

@@ -118,7 +118,7 @@ class PpoTrainer:
             except (RuntimeError, MemoryError) as error:
                 if not ran_out_of_memory(error):
                     raise
-                raise out_of_memory(error, self.engine, self.recipe, self.iteration) from error
+                raise out_of_memory(error, self.engine, self.recipe, self.iteration, self.reward) from error
 
     def _train(self, resume: bool) -> None:
         newest = self.run.latest_checkpoint(required=[STATE_FILE]) if resume else None
