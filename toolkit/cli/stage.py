@@ -16,7 +16,7 @@ from toolkit.errors import RecipeError
 from toolkit.runs.directory import RunDirectory
 from toolkit.runs.logging import setup_logging
 from toolkit.runs.offline import quiet_environment
-from toolkit.runs.processes import process_rank
+from toolkit.runs.processes import leave_process_group, process_rank
 
 __all__ = ["StageFunction", "run_stage", "stage_main"]
 
@@ -47,6 +47,7 @@ def stage_main(stage: str, run: StageFunction, argv: Sequence[str] | None = None
             raise RecipeError(str(path), problem, remedy=f"vlm-rlhf run {arguments.recipe}")
         with libraries_on_stderr():
             run_stage(recipe, run, resume=arguments.resume, recipe_path=path)
+            leave_process_group()
         return 0
 
     code = guarded(work, debug=arguments.debug or os.environ.get("VLM_RLHF_DEBUG") == "1")

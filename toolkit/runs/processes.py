@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 
-__all__ = ["is_main_process", "process_count", "process_rank"]
+__all__ = ["is_main_process", "leave_process_group", "process_count", "process_rank"]
 
 
 def process_rank() -> int:
@@ -20,6 +21,17 @@ def process_count() -> int:
 def is_main_process() -> bool:
     """Whether this process writes files and logs."""
     return process_rank() == 0
+
+
+def leave_process_group() -> None:
+    """Close the connections to the other processes, if torch opened any.
+
+    For the end of a stage that all processes reached: left to the interpreter's shutdown, the threads behind the
+    connections may still be waiting for each other when the modules below them are gone, and the process hangs.
+    """
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is not None and distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 def _number(name: str, default: int) -> int:

@@ -71,6 +71,17 @@ def test_the_stage_gets_its_recipe_and_directory(folder: Path) -> None:
     assert len(seen) == 1, "a finished run is not run again"
 
 
+def test_a_stage_that_ends_leaves_its_group_of_processes(folder: Path) -> None:
+    from torch import distributed
+
+    def run(recipe: SftRecipe, directory: RunDirectory, resume: bool) -> None:
+        store = (folder / "store").as_uri()
+        distributed.init_process_group("gloo", init_method=store, rank=0, world_size=1)
+
+    assert stage_main("sft", run, ["sft.yaml"]) == 0
+    assert not distributed.is_initialized()
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
