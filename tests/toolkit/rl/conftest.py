@@ -13,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
+from toolkit.config.blocks import Dtype
 from toolkit.config.schema import LoraSpec, ModelSpec, QuantizationSpec, RlRecipe, TinyArchitecture
 from toolkit.models.families.llava import build_tiny_llava
 from toolkit.models.loading import LoadedVlm, load_vlm
@@ -63,13 +64,21 @@ def sharpen(model: torch.nn.Module) -> None:
 
 
 def load_policy(
-    base: Path, *, bits: int | None = None, checkpointing: bool = False, seed: int = 1
+    base: Path,
+    *,
+    bits: int | None = None,
+    dtype: Dtype = "float32",
+    storage_dtype: str = "uint8",
+    checkpointing: bool = False,
+    seed: int = 1,
 ) -> LoadedVlm:
-    """The base with a new adapter that differs from zero."""
+    """The base with a new adapter that differs from zero; 4-bit weights compute in ``dtype``."""
+    four_bit = {"compute_dtype": dtype, "storage_dtype": storage_dtype}
     spec = ModelSpec(
         id=str(base),
+        dtype=dtype,
         lora=LoraSpec(rank=4, alpha=8),
-        quantization=QuantizationSpec() if bits else None,
+        quantization=QuantizationSpec.model_validate(four_bit) if bits else None,
         gradient_checkpointing=checkpointing,
     )
     vlm = load_vlm(spec, trainable=True)
@@ -136,7 +145,7 @@ def make_reward(recipe: RlRecipe) -> CompositeReward:
 
 @pytest.fixture
 def make_trainer(base: Path, tmp_path: Path) -> Iterator[Callable[..., PpoTrainer]]:
-    """A trainer on a fresh policy; arguments change the recipe, ``bits`` and ``evaluate`` the rest."""
+    """A trainer on a fresh policy; arguments change the recipe, the named ones the rest."""
 
     runs: list[RunDirectory] = []
 
@@ -144,6 +153,7 @@ def make_trainer(base: Path, tmp_path: Path) -> Iterator[Callable[..., PpoTraine
         *,
         name: str = "run",
         bits: int | None = None,
+        dtype: Dtype = "float32",
         checkpointing: bool = False,
         vqa: bool = False,
         resume: bool = False,
@@ -156,7 +166,7 @@ def make_trainer(base: Path, tmp_path: Path) -> Iterator[Callable[..., PpoTraine
         run.prepare(recipe, resume=resume)
         runs.append(run)
         return PpoTrainer(
-            load_policy(base, bits=bits, checkpointing=checkpointing),
+            load_policy(base, bits=bits, dtype=dtype, checkpointing=checkpointing),
             reward or make_reward(recipe),
             make_rows(20, vqa=vqa),
             make_rows(8, vqa=vqa, start=100),

@@ -2,8 +2,8 @@
 …}'``.
 
 ``mode: train`` runs the loop; with ``stop: [iteration, minibatches]`` a signal reaches the first process there.
-``mode: steps`` makes every process sample the same completions, take its share, and do four optimizer steps on them; it
-writes the losses to ``steps.json`` and the adapter to ``final/``.
+``mode: steps`` makes every process sample the same completions, take its share, and do eight optimizer steps on them;
+it writes the losses to ``steps.json`` and the adapter to ``final/``.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ STEP_ROWS = 16
 
 
 def steps(trainer: PpoTrainer) -> None:
-    """Two epochs of two minibatches over one batch that is split over the processes."""
+    """Two updates of two epochs and two minibatches over one batch that is split over the processes."""
     engine = trainer.engine
     rows = trainer.rows[:STEP_ROWS]
     prompts, completions = trainer.worker.sample(rows, seed=11, samples=1)
@@ -59,7 +59,7 @@ def main(arguments: dict[str, Any]) -> None:
     run = RunDirectory(recipe.run.output_dir)
     resume = arguments.get("resume", False)
     run.prepare(recipe, resume=resume)
-    policy = load_policy(Path(arguments["base"]), bits=arguments.get("bits"))
+    policy = load_policy(Path(arguments["base"]), bits=arguments.get("bits"), **arguments.get("weights", {}))
     trainer = PpoTrainer(policy, make_reward(recipe), make_rows(20), make_rows(8, start=100), recipe, run)
     if arguments.get("world", 1) != trainer.engine.world:
         raise RuntimeError(f"world of {trainer.engine.world}")

@@ -82,6 +82,7 @@ def test_groups_of_samples_share_a_prompt(make_trainer: Trainers, letters: list[
         {"ppo__critic": "adapter"},
         {"bits": 4},
         {"bits": 4, "checkpointing": True, "ppo__critic": "adapter"},
+        {"bits": 4, "dtype": "bfloat16", "optimizer__learning_rate": 1e-4},
         {"vqa": True, "rewards": [{"term": "vqa_accuracy"}, {"term": "bleu", "options": {"order": 1}}]},
         {"ppo__critic_warmup_iterations": 2, "optimizer__weight_decay": 0.1},
         {"kl__controller": "adaptive", "kl__stop_epochs_above_nats": 1e-9, "ppo__gradient_accumulation": 2},
