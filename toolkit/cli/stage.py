@@ -17,6 +17,7 @@ from toolkit.runs.directory import RunDirectory
 from toolkit.runs.logging import setup_logging
 from toolkit.runs.offline import quiet_environment
 from toolkit.runs.processes import leave_process_group, process_rank
+from toolkit.runs.trackers import require_trackers
 
 __all__ = ["StageFunction", "run_stage", "stage_main"]
 
@@ -67,6 +68,7 @@ def run_stage(
 
     directory = RunDirectory(recipe.run.output_dir)
     check_recipe(recipe, recipe_path)
+    require_trackers(recipe.run.report_to)
     try:
         with directory.stop.installed():
             directory.prepare(recipe, resume=resume, recipe_path=recipe_path)

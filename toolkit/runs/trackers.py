@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any, Protocol
 from toolkit.errors import EnvironmentLacking
 from toolkit.runs.processes import is_main_process
 
-__all__ = ["Tracker", "Trackers", "open_trackers"]
+__all__ = ["Tracker", "Trackers", "open_trackers", "require_trackers"]
 
 _MODULES = {"tensorboard": "torch.utils.tensorboard", "trackio": "trackio", "wandb": "wandb"}
 
@@ -59,14 +60,15 @@ def open_trackers(names: Sequence[str], folder: Path, *, config: Mapping[str, An
 
     Args:
         names: any of ``tensorboard``, ``wandb``, ``trackio``.
-        folder: the run directory; its name is the run's name, and files go below it.
+        folder: the run directory; its name is the run's name. TensorBoard and W&B write below it, trackio to its own
+            folder (``TRACKIO_DIR``), where its dashboard looks.
         config: the recipe as plain values, shown beside the run.
 
     Returns:
         trackers that write on the main process and do nothing on others.
 
     Raises:
-        EnvironmentLacking: a tracker is not installed.
+        EnvironmentLacking: a tracker is not installed, or W&B is told to be online and refuses.
     """
     modules = {name: _load(name) for name in names}
     if not is_main_process():
@@ -79,13 +81,27 @@ def open_trackers(names: Sequence[str], folder: Path, *, config: Mapping[str, An
     return Trackers([openers[name](module, folder, dict(config or {})) for name, module in modules.items()])
 
 
+def require_trackers(names: Sequence[str]) -> None:
+    """Look whether the trackers are installed, without importing them: before a model loads, not after.
+
+    Raises:
+        EnvironmentLacking: one is not.
+    """
+    for name in names:
+        if importlib.util.find_spec(name) is None:
+            raise _not_installed(name, f"No module named {name!r}")
+
+
 def _load(name: str) -> Any:
     try:
         return importlib.import_module(_MODULES[name])
     except ImportError as error:
-        raise EnvironmentLacking(
-            f"run.report_to: {name} is not installed ({error})", remedy="pip install 'vlm-rlhf[tracking]'"
-        ) from error
+        raise _not_installed(name, str(error)) from error
+
+
+def _not_installed(name: str, reason: str) -> EnvironmentLacking:
+    remedy = "pip install 'vlm-rlhf[tracking]'"
+    return EnvironmentLacking(f"run.report_to: {name} is not installed ({reason})", remedy=remedy)
 
 
 class _Tensorboard:
@@ -103,7 +119,13 @@ class _Tensorboard:
 
 class _Wandb:
     def __init__(self, module: Any, folder: Path, config: dict[str, Any]) -> None:
-        self._run = module.init(project="vlm-rlhf", name=folder.name, dir=str(folder), config=config)
+        try:
+            self._run = module.init(project="vlm-rlhf", name=folder.name, dir=str(folder), config=config)
+        except module.Error as error:
+            raise EnvironmentLacking(
+                f"run.report_to: wandb did not start: {error}",
+                remedy="WANDB_MODE=offline keeps the run on disk (the default here); 'wandb sync' sends it later",
+            ) from error
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         self._run.log(dict(values), step=step)

@@ -200,3 +200,17 @@ def test_what_libraries_print_goes_to_stderr(folder: Path, capsys: pytest.Captur
     captured = capsys.readouterr()
     assert captured.out == ""
     assert "a library says hello" in captured.err
+
+
+def test_a_tracker_that_is_not_installed_is_told_before_the_stage_starts(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "trackio", None)
+    started: list[object] = []
+    code = stage_main("sft", lambda *all: started.append(all), ["sft.yaml", "run.report_to=[trackio]"])
+    assert (code, started) == (3, [])
+    text = capsys.readouterr().err
+    assert text.count("run.report_to: trackio is not installed") == 1
+    assert "pip install 'vlm-rlhf[tracking]'" in text
+    assert "Traceback" not in text
+    assert not (folder / "out").exists()

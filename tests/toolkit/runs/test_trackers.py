@@ -1,6 +1,11 @@
 from __future__ import annotations
 
+import json
+import os
+import sqlite3
+import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -43,3 +48,65 @@ def test_other_ranks_open_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     with open_trackers(["tensorboard"], tmp_path) as trackers:
         trackers.log(1, loss=0.5)
     assert list(tmp_path.iterdir()) == []
+
+
+LOGGING = """
+import sys
+from pathlib import Path
+from toolkit.cli.guard import guarded
+from toolkit.runs.offline import quiet_environment
+from toolkit.runs.trackers import open_trackers
+
+def work():
+    with open_trackers([sys.argv[1]], Path("seed-7"), config={"stage": "rl", "ppo": {"epochs": 2}}) as trackers:
+        for step, value in ((1, 0.5), (2, 0.8125)):
+            trackers.log(step, **{"reward/total": value, "not_a_number": float("nan")})
+    return 0
+
+quiet_environment()
+sys.exit(guarded(work, debug=False))
+"""
+
+
+def logged_by(name: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Two steps sent to a tracker by a process that cannot reach the network."""
+    (folder / "seed-7").mkdir()
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
+    return subprocess.run(
+        [sys.executable, "-c", LOGGING, name], cwd=folder, env=variables | environment,
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+
+
+def test_wandb_writes_offline_unless_told_otherwise(tmp_path: Path) -> None:
+    pytest.importorskip("wandb")
+    done = logged_by("wandb", tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    (file,) = (tmp_path / "seed-7" / "wandb").glob("offline-run-*/*.wandb")
+    data = file.read_bytes()
+    for text in (b"vlm-rlhf", b"seed-7", b"reward/total", b"0.5", b"0.8125", b"epochs"):
+        assert text in data
+    assert b"not_a_number" not in data
+
+
+def test_wandb_online_without_a_key_exits_with_3(tmp_path: Path) -> None:
+    pytest.importorskip("wandb")
+    done = logged_by("wandb", tmp_path, WANDB_MODE="online", HOME=str(tmp_path), NETRC=str(tmp_path / "none"))
+    assert done.returncode == 3
+    assert "run.report_to: wandb did not start" in done.stderr
+    assert "WANDB_MODE=offline" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_trackio_writes_where_its_dashboard_looks(tmp_path: Path) -> None:
+    pytest.importorskip("trackio")
+    done = logged_by("trackio", tmp_path, TRACKIO_DIR=str(tmp_path / "trackio"))
+    assert done.returncode == 0, done.stderr[-2000:]
+    with closing(sqlite3.connect(tmp_path / "trackio" / "vlm-rlhf.db")) as database:
+        rows = database.execute("select run_name, step, metrics from metrics order by step").fetchall()
+        ((config,),) = database.execute("select config from configs").fetchall()
+    assert [(name, step, json.loads(values)) for name, step, values in rows] == [
+        ("seed-7", 1, {"reward/total": 0.5}),
+        ("seed-7", 2, {"reward/total": 0.8125}),
+    ]
+    assert json.loads(config)["ppo"] == {"epochs": 2}
