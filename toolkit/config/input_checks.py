@@ -115,7 +115,7 @@ def _check_file(
         findings.add(dotted, f"expected a file, '{below}' is a folder")
     elif not any(findings.exists(path) for path in candidates):
         made = below.parent.name == "final"
-        hint = f"; {maker_of(below.parent, findings)} first" if made else ""
+        hint = f"; first {maker_of(below.parent, findings)}" if made else ""
         places = f"'{below}'" if only_below_root else f"'{below}' or '{name}'"
         findings.add(dotted, f"expected a file, found nothing at {places}{hint}")
 
@@ -134,14 +134,14 @@ def _check_model(dotted: str, name: str, findings: Findings) -> None:
     elif _looks_like_path(name) and not findings.exists(folder):
         findings.add(
             dotted,
-            f"expected a model directory, found nothing at '{name}'; {maker_of(folder, findings)} first",
+            f"expected a model directory, found nothing at '{name}'; first {maker_of(folder, findings)}",
         )
 
 
 def _check_reward_model(dotted: str, name: str, findings: Findings) -> None:
     folder = Path(name)
     if not findings.exists(folder):
-        hint = f"{maker_of(folder, findings)} first"
+        hint = f"first {maker_of(folder, findings)}"
         findings.add(dotted, f"expected a reward model, found nothing at '{name}'; {hint}")
     elif folder.exists() and not (folder / _REWARD_FILE).is_file() and not _promised(folder, findings):
         inner = folder / "final"
@@ -151,7 +151,7 @@ def _check_reward_model(dotted: str, name: str, findings: Findings) -> None:
 
 def _check_run(dotted: str, name: str, findings: Findings) -> None:
     if not findings.exists(Path(name)):
-        hint = f"{maker_of(Path(name), findings)} first"
+        hint = f"first {maker_of(Path(name), findings)}"
         findings.add(dotted, f"expected a run directory, found nothing at '{name}'; {hint}")
 
 

@@ -94,13 +94,13 @@ def test_correct_recipes_pass(inputs: Path) -> None:
         (["data.train.0.captions=gone.json"], "data.train.0.captions: expected a file, found nothing at 'data/gone.json'"),
         (["data.train.0.captions=images"], "data.train.0.captions: expected a file, 'data/images' is a folder"),
         (["data.train.0.images=gone"], "data.train.0.images: expected a folder of images, found nothing at 'data/gone'"),
-        (["model.id=out/quickstart/sft/final"], "vlm-rlhf run RECIPE run.output_dir=out/quickstart/sft first"),
-        (["model.id=out/scenes/sft/final"], "model.id: expected a model directory, found nothing at 'out/scenes/sft/final'; run: vlm-rlhf run scenes/sft first"),
+        (["model.id=out/quickstart/sft/final"], "first run the stage that writes it: vlm-rlhf run RECIPE run.output_dir=out/quickstart/sft"),
+        (["model.id=out/scenes/sft/final"], "model.id: expected a model directory, found nothing at 'out/scenes/sft/final'; first run: vlm-rlhf run scenes/sft"),
         (["model.id=sft"], "model.id: expected a model or adapter, 'sft' has no config.json or adapter_config.json; did you mean 'sft/final'?"),
         (["model.id=base/config.json"], "model.id: expected a model directory or hub id, 'base/config.json' is a file"),
         (["model.id=base/gone"], "model.id: expected a model directory, found nothing at 'base/gone'"),
         (["rewards.1.model=null"], "rewards.1.model: expected the directory of a reward model (a learned term needs one), found nothing"),
-        (["rewards.1.model=gone/final"], "rewards.1.model: expected a reward model, found nothing at 'gone/final'; run"),
+        (["rewards.1.model=gone/final"], "rewards.1.model: expected a reward model, found nothing at 'gone/final'; first run"),
         (["rewards.1.model=reward"], "rewards.1.model: expected a reward model, 'reward' has no reward_config.json; did you mean 'reward/final'?"),
         (["rewards.0.model=reward/final"], "rewards.0.model: only a learned term has a model, this one is 'cider'"),
         (["rewards.0.term=cidr"], "found 'cidr'; did you mean 'cider'?"),
@@ -218,7 +218,7 @@ def test_problems_name_the_line_and_the_recipe_that_makes_what_is_missing(inputs
         check_recipe(load_recipe("reward.yaml"), Path("reward.yaml"))
     assert caught.value.exit_code == 2
     assert caught.value.problems == [
-        "reward.yaml:4  model.id: expected a model directory, found nothing at 'out/mine/final'; run: vlm-rlhf run sft.yaml first"
+        "reward.yaml:4  model.id: expected a model directory, found nothing at 'out/mine/final'; first run: vlm-rlhf run sft.yaml"
     ]
     with pytest.raises(RecipeError) as caught:
         check_recipe(load_recipe("reward.yaml", ["model.id=out/gone/final"]), Path("reward.yaml"))
