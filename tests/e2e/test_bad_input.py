@@ -93,8 +93,8 @@ def told(capfd: pytest.CaptureFixture[str], code: int) -> str:
         (("captions.json", "gone.json"), "sft.yaml:7  data.train.0.captions: expected a file, found nothing at 'data/train/gone.json'"),
         (("id: adapter", "id: data"), "sft.yaml:3  model.id: expected a model or adapter, 'data' has no config.json or adapter_config.json"),
         (("id: adapter", "id: out/base/final"), "model.id: expected a model directory, found nothing at 'out/base/final'; copy the model that comes along: mkdir -p out/base/final && cp -r "),
-        (("id: adapter", "id: out/other/final"), "model.id: expected a model directory, found nothing at 'out/other/final'; run the stage that writes it: vlm-rlhf run RECIPE run.output_dir=out/other first"),
-        (("id: adapter", "id: out/new/dpo/final"), "found nothing at 'out/new/dpo/final'; run: vlm-rlhf run dpo.yaml first"),
+        (("id: adapter", "id: out/other/final"), "model.id: expected a model directory, found nothing at 'out/other/final'; first run the stage that writes it: vlm-rlhf run RECIPE run.output_dir=out/other"),
+        (("id: adapter", "id: out/new/dpo/final"), "found nothing at 'out/new/dpo/final'; first run: vlm-rlhf run dpo.yaml"),
     ],
 )  # fmt: skip
 def test_a_wrong_recipe(
