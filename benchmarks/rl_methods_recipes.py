@@ -117,6 +117,7 @@ def eval_recipe(name: str, policy: Path, chain: Path, out: Path, *, seed: int) -
         "text_only_reward_model": None,
         "preference_pairs": [],
         "on_policy_pairs": None,
+        "best_of_n": None,
         "differences": [],
         "run.output_dir": str(out),
         "run.seed": seed,

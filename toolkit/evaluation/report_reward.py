@@ -12,6 +12,8 @@ from toolkit.evaluation.report_text import escape, number, signed
 __all__ = ["best_of_n_section", "diagnostics_section"]
 
 _COLOURS = ("var(--accent)", "var(--muted)", "#b8651b", "#2e7d4f")
+_CRITERIA = {"scenes": "hidden criterion", "cider": "CIDEr-D"}
+_AGREEMENT = {"criterion": "the criterion", "cider": "CIDEr-D", "words": "the number of words"}
 _SHARES = (
     ("accuracy", "with the picture"),
     ("blanked_accuracy", "pictures greyed out"),
@@ -50,7 +52,8 @@ def best_of_n_section(measured: Mapping[str, Any]) -> str:
         Series(name, [(n, point["mean"]) for n, point in zip(counts, points, strict=True)], colour)
         for (name, points), colour in zip(measured["curves"].items(), _COLOURS * 2, strict=False)
     ]
-    chart = line_chart(f"{measured.get('criterion', 'criterion')} of the best of n", series, unit="n =")
+    criterion = _CRITERIA.get(measured.get("criterion", ""), "criterion")
+    chart = line_chart(f"{criterion} of the best of n", series, unit="n =")
     head = "".join(f"<th>n = {n}</th>" for n in counts)
     rows = "".join(
         f"<tr><td>{escape(name)}</td>{''.join(f'<td>{_span(point)}</td>' for point in points)}</tr>"
@@ -61,7 +64,7 @@ def best_of_n_section(measured: Mapping[str, Any]) -> str:
         for name, d in measured.get("differences", {}).items()
     ]
     agreement = [
-        (f"τ with {name}, within prompts", number(values.get("tau")))
+        (f"τ of the learned score with {_AGREEMENT.get(name, name)}, within prompts", number(values.get("tau")))
         for name, values in measured.get("agreement", {}).items()
     ]
     lead = (

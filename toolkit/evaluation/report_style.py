@@ -39,6 +39,7 @@ section { margin-top:40px; } h2 { font-size:20px; margin:0 0 4px; letter-spacing
 h3 { font-size:15px; margin:0 0 10px; } .lead { color:var(--soft); margin:0 0 16px; max-width:76ch; }
 .card { background:var(--card); border:1px solid var(--line); border-radius:12px; padding:16px 18px; min-width:0; }
 .grid { display:grid; gap:14px; grid-template-columns:repeat(auto-fill,minmax(min(100%,300px),1fr)); }
+.card + .grid { margin-top:14px; }
 .grid.wide { grid-template-columns:repeat(auto-fit,minmax(min(100%,460px),1fr)); }
 .tiles { display:grid; gap:14px; grid-template-columns:repeat(auto-fit,minmax(150px,1fr)); margin-top:24px; }
 .tile .what { color:var(--soft); font-size:13px; } .tile .big { font-size:26px; font-weight:650;
