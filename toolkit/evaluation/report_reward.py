@@ -64,13 +64,14 @@ def best_of_n_section(measured: Mapping[str, Any]) -> str:
         for name, d in measured.get("differences", {}).items()
     ]
     agreement = [
-        (f"τ of the learned score with {_AGREEMENT.get(name, name)}, within prompts", number(values.get("tau")))
+        (f"τ with {_AGREEMENT.get(name, name)}", number(values.get("tau")))
         for name, values in measured.get("agreement", {}).items()
     ]
     lead = (
         f"{measured.get('prompts', 0):,} prompts; of n samples of {escape(measured.get('system', 'the policy'))} the "
         "one with the highest score is kept, and a criterion the scorer was not told says what it is worth. A curve "
-        "that bends down is over-optimised. Differences are at the largest n. Intervals: 95 %, over prompts."
+        "that bends down is over-optimised. Differences are at the largest n. Intervals: 95 %, over prompts. "
+        "τ: Kendall's, of the score that chooses, within prompts."
     )
     table = f"<table><thead><tr><th>chosen by</th>{head}</tr></thead><tbody>{rows}</tbody></table>"
     pairs = _table([*differences, *agreement])
