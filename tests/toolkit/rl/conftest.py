@@ -1,10 +1,10 @@
-"""A tiny random LLaVA with an adapter, pictures and rows: all that a PPO run needs, in a second."""
+"""Tiny random models of three families with an adapter, pictures and rows: all that a PPO run needs, in a second."""
 
 from __future__ import annotations
 
 import io
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,9 @@ from PIL import Image
 
 from toolkit.config.blocks import Dtype
 from toolkit.config.schema import LoraSpec, ModelSpec, QuantizationSpec, RlRecipe, TinyArchitecture
+from toolkit.models.families.idefics3 import build_tiny_idefics3
 from toolkit.models.families.llava import build_tiny_llava
+from toolkit.models.families.qwen2_5_vl import build_tiny_qwen2_5_vl
 from toolkit.models.loading import LoadedVlm, load_vlm
 from toolkit.models.roles import role_parameters
 from toolkit.records import PromptRow, image_prompt
@@ -30,6 +32,10 @@ CAPTIONS = (
     "a small yellow triangle",
     "a large blue circle left of a red cross",
 )
+TEXTS = [*CAPTIONS, "Describe the image.", "What colour is it?", "red", "blue"] * 20
+# One tensor an image; tiles; concatenated patches.
+FAMILIES = ("llava", "idefics3", "qwen2_5_vl")
+SIZES = ((24, 24), (64, 32), (40, 90), (56, 56))
 ARCHITECTURE = TinyArchitecture(
     image_size=24,
     vision_hidden=64,
@@ -48,10 +54,27 @@ ARCHITECTURE = TinyArchitecture(
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A saved random base model whose adapter-free policy writes short texts."""
     torch.set_num_threads(1)
-    texts = [*CAPTIONS, "Describe the image.", "What colour is it?", "red", "blue"] * 20
-    model, processor = build_tiny_llava(ARCHITECTURE, texts=texts, seed=0)
+    return saved(build_tiny_llava(ARCHITECTURE, texts=TEXTS, seed=0), tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture(scope="session")
+def bases(base: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Such a base of every family."""
+    larger = ARCHITECTURE.model_copy(update={"image_size": 48})
+    built = {
+        "idefics3": build_tiny_idefics3(larger, texts=TEXTS, seed=0, tiles=True),
+        "qwen2_5_vl": build_tiny_qwen2_5_vl(larger, texts=TEXTS, seed=0),
+    }
+    return {
+        "llava": base,
+        **{name: saved(both, tmp_path_factory.mktemp(name)) for name, both in built.items()},
+    }
+
+
+def saved(both: tuple[Any, Any], path: Path) -> Path:
+    """``path``, with the model and its processor in it."""
+    model, processor = both
     sharpen(model)
-    path = tmp_path_factory.mktemp("base")
     model.save_pretrained(path)
     processor.save_pretrained(path)
     return path
@@ -89,16 +112,18 @@ def load_policy(
     return vlm
 
 
-def picture(index: int) -> bytes:
+def picture(index: int, size: tuple[int, int] = SIZES[0]) -> bytes:
     """A small noisy PNG of its own colour."""
-    pixels = np.random.default_rng(index).integers(0, 256, (24, 24, 3), dtype=np.uint8)
+    pixels = np.random.default_rng(index).integers(0, 256, (*size, 3), dtype=np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, format="PNG")
     return buffer.getvalue()
 
 
-def make_rows(count: int, *, vqa: bool = False, start: int = 0) -> list[PromptRow]:
-    """Caption rows; with ``vqa`` every second row is a question."""
+def make_rows(
+    count: int, *, vqa: bool = False, start: int = 0, sizes: Sequence[tuple[int, int]] = SIZES[:1]
+) -> list[PromptRow]:
+    """Caption rows with pictures of the ``sizes`` in turn; with ``vqa`` every second row is a question."""
     rows = []
     for index in range(start, start + count):
         question = vqa and index % 2 == 1
@@ -107,7 +132,7 @@ def make_rows(count: int, *, vqa: bool = False, start: int = 0) -> list[PromptRo
                 sample_id=f"row{index}",
                 task="vqa" if question else "caption",
                 prompt=image_prompt("What colour is it?" if question else "Describe the image."),
-                images=(picture(index),),
+                images=(picture(index, sizes[index % len(sizes)]),),
                 image_id=index,
                 references=() if question else CAPTIONS[index % 4 : index % 4 + 2],
                 answers=("red",) * 10 if question else (),
@@ -144,14 +169,21 @@ def make_reward(recipe: RlRecipe) -> CompositeReward:
 
 
 @pytest.fixture
-def make_trainer(base: Path, tmp_path: Path) -> Iterator[Callable[..., PpoTrainer]]:
-    """A trainer on a fresh policy; arguments change the recipe, the named ones the rest."""
+def make_trainer(
+    base: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> Iterator[Callable[..., PpoTrainer]]:
+    """A trainer on a fresh policy; arguments change the recipe, the named ones the rest.
+
+    LLaVA makes one size of all pictures: unless told, its are of one, and those of the other families of several.
+    """
 
     runs: list[RunDirectory] = []
 
     def build(
         *,
         name: str = "run",
+        family: str = "llava",
+        sizes: Sequence[tuple[int, int]] | None = None,
         bits: int | None = None,
         dtype: Dtype = "float32",
         checkpointing: bool = False,
@@ -165,11 +197,13 @@ def make_trainer(base: Path, tmp_path: Path) -> Iterator[Callable[..., PpoTraine
         run = RunDirectory(recipe.run.output_dir)
         run.prepare(recipe, resume=resume)
         runs.append(run)
+        model = base if family == "llava" else request.getfixturevalue("bases")[family]
+        sizes = sizes or (SIZES[:1] if family == "llava" else SIZES)
         return PpoTrainer(
-            load_policy(base, bits=bits, dtype=dtype, checkpointing=checkpointing),
+            load_policy(model, bits=bits, dtype=dtype, checkpointing=checkpointing),
             reward or make_reward(recipe),
-            make_rows(20, vqa=vqa),
-            make_rows(8, vqa=vqa, start=100),
+            make_rows(20, vqa=vqa, sizes=sizes),
+            make_rows(8, vqa=vqa, start=100, sizes=sizes),
             recipe,
             run,
             evaluate,

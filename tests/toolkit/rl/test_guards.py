@@ -16,6 +16,8 @@ from toolkit.models.roles import role_parameters
 from toolkit.rl import guards
 from toolkit.rl.trainer import PpoTrainer
 
+from .conftest import FAMILIES
+
 Trainers = Callable[..., PpoTrainer]
 
 
@@ -136,9 +138,10 @@ def test_sizes_that_cannot_be_split_are_refused(make_trainer: Trainers) -> None:
         make_trainer(rollout__prompts_per_iteration=9, ppo__minibatches=2)
 
 
-def test_swapping_the_pictures_of_two_rows_changes_what_is_said(make_trainer: Trainers) -> None:
+@pytest.mark.parametrize("family", FAMILIES)
+def test_swapping_the_pictures_of_two_rows_changes_what_is_said(make_trainer: Trainers, family: str) -> None:
     """Log-probabilities and values of every forward depend on the row's own picture."""
-    trainer = make_trainer()
+    trainer = make_trainer(family=family)
     with torch.no_grad():
         trainer.engine.module.value_head.linear.weight.normal_(generator=torch.Generator().manual_seed(0))
     rollout = trainer.worker.collect(trainer.rows[:2], seed=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 
 import pytest
@@ -17,24 +18,33 @@ from toolkit.models.encoding import encode_prompt
 from toolkit.models.families import Family
 from toolkit.models.loading import LoadedVlm
 
-from .conftest import load_policy, make_rows
+from .conftest import SIZES, load_policy, make_rows
 
 
-class Cropped(Family):
-    """A family whose tower gives one feature less than the processor has made room for."""
+def cropped(family: Family) -> Family:
+    """The same family with a tower that gives one feature a tile less than the processor has made room for."""
 
-    def feature_counts(self, image_inputs: dict[str, torch.Tensor]) -> list[int]:  # type: ignore[override]
-        return [8] * len(image_inputs["pixel_values"])
+    class Cropped(type(family)):  # type: ignore[misc]
+        def feature_counts(self, image_inputs: dict[str, torch.Tensor]) -> list[int]:
+            return [count - 1 for count in super().feature_counts(image_inputs)]
+
+    return Cropped(family.config)
 
 
-def test_another_number_of_image_tokens_than_features_is_refused_when_data_is_read(base: Path) -> None:
-    vlm = load_policy(base)
-    row = make_rows(1)[0]
+@pytest.mark.parametrize(
+    ("name", "tokens", "features"), [("llava", 9, 8), ("idefics3", 27, 24), ("qwen2_5_vl", 8, 7)]
+)
+def test_another_number_of_image_tokens_than_features_is_refused_when_data_is_read(
+    bases: dict[str, Path], name: str, tokens: int, features: int
+) -> None:
+    vlm = load_policy(bases[name])
+    row = make_rows(1, sizes=SIZES[2:])[0]
     images = [load_image(source) for source in row.images]
     encode_prompt(vlm, row.prompt, images)
-    wrong = dataclasses.replace(vlm, family=Cropped(vlm.family.config))
+    wrong = dataclasses.replace(vlm, family=cropped(vlm.family))
     assert isinstance(wrong, LoadedVlm)
-    with pytest.raises(DataError, match="9 image tokens in the text, but the vision tower gives 8 features"):
+    told = f"{tokens} image tokens in the text, but the vision tower gives {features} features"
+    with pytest.raises(DataError, match=told):
         encode_prompt(wrong, row.prompt, images)
 
 
@@ -49,3 +59,17 @@ def test_no_stage_but_eval_can_name_a_test_split() -> None:
         if field is not None and "test" in getattr(field.annotation, "model_fields", {})
     }
     assert with_test == {"eval"}
+
+
+def test_the_page_of_invariants_names_tests_that_exist(repository: Path) -> None:
+    page = (repository / "docs" / "invariants.md").read_text(encoding="utf-8")
+    named = re.findall(r"`(tests/\S+\.py)::(\w+)`", page)
+    assert len(named) > 40
+    missing = [
+        f"{file}::{test}"
+        for file, test in named
+        if not re.search(rf"^def {test}\(", (repository / file).read_text(encoding="utf-8"), re.MULTILINE)
+    ]
+    assert not missing
+    numbers = [int(number) for number in re.findall(r"^\| (\d+) \|", page, re.MULTILINE)]
+    assert numbers == list(range(1, 16))

@@ -19,7 +19,7 @@ from toolkit.models.loading import LoadedVlm
 from toolkit.rl.state import load_checkpoint, save_checkpoint
 from toolkit.rl.trainer import PpoTrainer
 
-from .conftest import stop_in
+from .conftest import FAMILIES, stop_in
 
 Trainers = Callable[..., PpoTrainer]
 
@@ -56,17 +56,22 @@ def evaluate(vlm: LoadedVlm) -> dict[str, float]:
 
 
 @pytest.mark.parametrize(
-    ("iteration", "after"), [(1, None), (3, None), (5, None), (1, 0), (1, 3), (4, 1), (6, 2)]
+    ("iteration", "after", "family"),
+    [
+        *[(*when, "llava") for when in ((1, None), (3, None), (5, None), (1, 0), (1, 3), (4, 1), (6, 2))],
+        *[(4, 1, family) for family in FAMILIES if family != "llava"],
+    ],
 )
 def test_a_run_that_was_stopped_goes_on_as_if_nothing_had_happened(
-    make_trainer: Trainers, iteration: int, after: int | None
+    make_trainer: Trainers, iteration: int, after: int | None, family: str
 ) -> None:
     """Stopped at the end of an iteration, or after so many of its four minibatches."""
-    whole = make_trainer(name="whole", evaluate=evaluate, **STATEFUL)
+    changes = {**STATEFUL, "family": family}
+    whole = make_trainer(name="whole", evaluate=evaluate, **changes)
     whole.train()
 
     torch.manual_seed(99)
-    broken = make_trainer(name="broken", evaluate=evaluate, **STATEFUL)
+    broken = make_trainer(name="broken", evaluate=evaluate, **changes)
     stop_in(broken, iteration, after=after)
     ended = (
         "after iteration {} of 6" if after is None else "in iteration {} of 6, after {} of its minibatches"
@@ -79,7 +84,7 @@ def test_a_run_that_was_stopped_goes_on_as_if_nothing_had_happened(
     broken.run.metrics.write(iteration + 1, stale=1.0)
 
     torch.manual_seed(1234)
-    resumed = make_trainer(name="broken", evaluate=evaluate, resume=True, **STATEFUL)
+    resumed = make_trainer(name="broken", evaluate=evaluate, resume=True, **changes)
     resumed.train(resume=True)
     assert weights(resumed.run.final) == weights(whole.run.final)
     assert lines_of(resumed) == lines_of(whole)

@@ -1,4 +1,4 @@
-"""The whole loop on a tiny random LLaVA."""
+"""The whole loop on tiny random models."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from toolkit.rl.prompt_order import PromptOrder
 from toolkit.rl.rollout import PromptCache
 from toolkit.rl.trainer import PpoTrainer
 
-from .conftest import make_rows
+from .conftest import FAMILIES, make_rows
 
 Trainers = Callable[..., PpoTrainer]
 
@@ -50,8 +50,9 @@ def test_a_run_learns_its_reward_and_writes_what_the_next_stage_reads(
     assert {"completion", "score", "parts", "kl_nats"} <= json.loads(samples[0]).keys()
 
 
-def test_final_loads_with_plain_peft_and_gives_the_same_logprobs(make_trainer: Trainers) -> None:
-    trainer = make_trainer(ppo__iterations=1)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_final_loads_with_plain_peft_and_gives_the_same_logprobs(make_trainer: Trainers, family: str) -> None:
+    trainer = make_trainer(family=family, ppo__iterations=1)
     trainer.train()
     vlm = trainer.vlm
     row = trainer.rows[0]

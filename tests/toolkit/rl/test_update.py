@@ -14,6 +14,8 @@ from toolkit.rl.experience import Experience, build_experience
 from toolkit.rl.trainer import PpoTrainer
 from toolkit.rl.update import UpdateStatistics, minibatches
 
+from .conftest import FAMILIES
+
 Trainers = Callable[..., PpoTrainer]
 
 
@@ -47,12 +49,14 @@ def test_every_row_is_in_one_minibatch_and_processes_agree(rows: int, count: int
     assert minibatches(rows, count, world=1, rank=0, seed=4) != single
 
 
-def test_eight_times_one_equals_one_times_eight(make_trainer: Trainers) -> None:
+@pytest.mark.parametrize("family", FAMILIES)
+def test_eight_times_one_equals_one_times_eight(make_trainer: Trainers, family: str) -> None:
     """Accumulating ragged rows one by one gives the gradient of the whole minibatch."""
     found = []
     for pieces in (1, 8):
         trainer = make_trainer(
             name=f"run{pieces}",
+            family=family,
             ppo__minibatches=1,
             ppo__epochs=1,
             ppo__gradient_accumulation=pieces,
@@ -68,12 +72,15 @@ def test_eight_times_one_equals_one_times_eight(make_trainer: Trainers) -> None:
     (whole, whole_sums), (parts, parts_sums) = found
     assert whole.keys() == parts.keys()
     for name in whole:
-        assert torch.allclose(whole[name], parts[name], atol=1e-6, rtol=1e-4), name
+        assert torch.allclose(whole[name], parts[name], atol=5e-6, rtol=1e-4), name
     assert parts_sums == pytest.approx(whole_sums, abs=1e-4)
 
 
-def test_ratio_is_one_and_policy_equals_reference_before_the_first_update(make_trainer: Trainers) -> None:
-    trainer = make_trainer()
+@pytest.mark.parametrize("family", FAMILIES)
+def test_ratio_is_one_and_policy_equals_reference_before_the_first_update(
+    make_trainer: Trainers, family: str
+) -> None:
+    trainer = make_trainer(family=family)
     experience = experience_of(trainer)
     assert float(experience.kl_k1.abs().max()) == 0.0
     statistics = trainer.updater.update(experience, seed=1, warming_up=False)
@@ -81,11 +88,12 @@ def test_ratio_is_one_and_policy_equals_reference_before_the_first_update(make_t
     assert statistics.first_ratio_error < 1e-5
 
 
+@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("critic", ["shared", "adapter"])
 def test_every_trainable_parameter_gets_a_gradient_and_nothing_else(
-    make_trainer: Trainers, critic: str
+    make_trainer: Trainers, critic: str, family: str
 ) -> None:
-    trainer = make_trainer(ppo__critic=critic)
+    trainer = make_trainer(family=family, ppo__critic=critic)
     with trainer.engine.watch_gradients() as seen:
         trainer.updater.update(experience_of(trainer), seed=1, warming_up=False)
     assert seen == set(trainer.engine.trainable_names())
@@ -113,15 +121,16 @@ def test_one_backward_equals_two_separate_ones(make_trainer: Trainers) -> None:
     assert any(float(found[0.5][name].abs().max()) > 0.0 for name in critic)
 
 
+@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("critic", ["shared", "adapter"])
 def test_gradients_with_activation_checkpointing_equal_those_without(
-    make_trainer: Trainers, critic: str
+    make_trainer: Trainers, critic: str, family: str
 ) -> None:
     found = []
     for checkpointing in (False, True):
         trainer = make_trainer(
-            name=f"gc{checkpointing}", checkpointing=checkpointing, ppo__critic=critic, ppo__minibatches=1,
-            ppo__epochs=1, optimizer__max_grad_norm=None,
+            name=f"gc{checkpointing}", family=family, checkpointing=checkpointing, ppo__critic=critic,
+            ppo__minibatches=1, ppo__epochs=1, optimizer__max_grad_norm=None,
         )  # fmt: skip
         assert trainer.vlm.model.training == checkpointing
         with torch.no_grad():  # PEFT starts B at zero, which hides the value role's gradients
