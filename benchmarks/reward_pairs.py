@@ -20,8 +20,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # a checkout th
 
 __all__ = ["bundled_pairs", "load_policy", "on_policy_pairs", "prompts_about", "scenes_of"]
 
-SCENES_PER_PAIR = 7
-"""Of seven scenes at least one gets a pair of each bundled source (the rarest, ``relation``, about 0.16 a scene)."""
+SCENES_PER_PAIR = 8
+"""Of eight scenes at least one gets a pair of each bundled source (the rarest, ``relation``, about 0.13 a scene)."""
 _ROUND, _COMPLETIONS, _MAX_NEW_TOKENS, _BATCH = 500, 4, 32, 256
 
 
