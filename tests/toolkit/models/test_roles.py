@@ -61,16 +61,16 @@ def nest_and_fail(model):
         raise ValueError("inside")
 
 
-def test_switches_nest_and_survive_exceptions_without_touching_what_trains(policy):
-    add_role(policy.model, "ref", copy_from="default")
-    add_role(policy.model, "value")
-    set_trainable(policy.model, ["default", "value"])
-    declared = trainable_names(policy.model)
+def test_switches_nest_and_survive_exceptions_without_touching_what_trains(trainable):
+    add_role(trainable.model, "ref", copy_from="default")
+    add_role(trainable.model, "value")
+    set_trainable(trainable.model, ["default", "value"])
+    declared = trainable_names(trainable.model)
     assert {name.split(".")[-2] for name in declared} == {"default", "value"}
     with pytest.raises(ValueError, match="inside"):
-        nest_and_fail(policy.model)
-    assert active_role(policy.model) == "default"
-    assert trainable_names(policy.model) == declared
+        nest_and_fail(trainable.model)
+    assert active_role(trainable.model) == "default"
+    assert trainable_names(trainable.model) == declared
 
 
 def test_adding_a_role_leaves_the_declaration_and_the_active_role(policy):

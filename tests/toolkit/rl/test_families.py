@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
+from toolkit.rewards.base import RewardOutput
+from toolkit.rl import guards
+from toolkit.rl.experience import build_experience
 from toolkit.rl.rollout import Rollout
 from toolkit.rl.trainer import PpoTrainer
 
@@ -53,6 +58,31 @@ def test_a_completion_alone_is_valued_as_in_any_batch(make_trainer: Trainers, fa
         one = slice(index, index + 1)
         alone = trainer.worker.score(rollout.rows[one], rollout.prompts[one], rollout.completions[one])
         assert_same(alone, rollout, [index])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_one_picture_empty_captions_and_equal_scores_have_a_defined_result(
+    make_trainer: Trainers, family: str
+) -> None:
+    trainer = make_trainer(family=family, ppo__critic="adapter")
+    rows = trainer.rows[:1] * 8
+    prompts, completions = trainer.worker.sample(rows, seed=1, samples=1)
+    end = torch.tensor([trainer.vlm.tokenizer.eos_token_id])
+    empty = replace(completions[0], token_ids=end, text="", ended=True)
+    rollout = trainer.worker.score(rows, prompts, [empty] * 5 + completions[5:])
+    experience = build_experience(
+        rollout,
+        RewardOutput(np.ones(8)),
+        trainer.recipe.ppo,
+        kl_coefficient=0.1,
+        reduce=trainer.engine.all_sum,
+    )
+    assert experience.mask.sum(1)[:5].tolist() == [1.0] * 5
+    statistics = trainer.updater.update(experience, seed=1, warming_up=False)
+    assert all(math.isfinite(value) for value in (*statistics.sums.values(), *statistics.grad_norms))
+    assert all(torch.isfinite(item).all() for _, item in trainer.engine.module.trained_parameters())
+    gap, found = guards.vision_gap(trainer.vlm, trainer.engine, rollout)
+    assert (gap, found) == (0.0, 0)
 
 
 def randomise_head(trainer: PpoTrainer) -> None:
