@@ -40,7 +40,7 @@ ARCHITECTURE = TinyArchitecture(
     text_heads=2,
     text_mlp=128,
 )
-FAMILIES = ("llava", "qwen2_5_vl")
+FAMILIES = ("llava", "idefics3", "qwen2_5_vl")
 
 
 @pytest.fixture(scope="session", autouse=True)

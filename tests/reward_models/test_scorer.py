@@ -85,7 +85,7 @@ def test_each_picture_goes_through_the_tower_once_and_grey_ones_of_a_size_are_on
 
 
 @pytest.mark.parametrize("quantised", [False, True])
-@pytest.mark.parametrize("family", ["llava", "qwen2_5_vl"])
+@pytest.mark.parametrize("family", ["llava", "idefics3", "qwen2_5_vl"])
 def test_on_a_shared_base_it_scores_as_alone_and_leaves_the_policy_as_it_is(
     family, quantised, bases, new_reward, pairs, tmp_path
 ):

@@ -20,6 +20,7 @@ from toolkit.models.roles import POLICY, REFERENCE, role
 from toolkit.models.vision_features import with_vision_features
 from toolkit.records import PromptRow
 from toolkit.rewards.base import RewardBatch
+from toolkit.rl.buckets import buckets
 from toolkit.rl.engine import Engine
 
 __all__ = ["PromptCache", "Rollout", "RolloutWorker", "derived_seed"]
@@ -202,9 +203,10 @@ class RolloutWorker:
         """Log-probabilities, values (zeros unless ``name`` is the policy) and mask ``(B, T)``."""
         width = max(len(ids) for ids in tokens)
         parts: list[tuple[Tensor, Tensor, Tensor]] = []
-        for start in range(0, len(prompts), self.spec.generation_batch_size):
-            chosen = slice(start, start + self.spec.generation_batch_size)
-            batch = collate(self.vlm, prompts[chosen], tokens[chosen])
+        lengths = [len(prompt.input_ids) + len(ids) for prompt, ids in zip(prompts, tokens, strict=True)]
+        groups = buckets(lengths, -(-len(prompts) // self.spec.generation_batch_size))
+        for rows in groups:
+            batch = collate(self.vlm, [prompts[row] for row in rows], [tokens[row] for row in rows])
             output = self.engine.prepared(
                 batch, temperature=self.temperature, role_name=name, values=name == POLICY
             )
@@ -214,4 +216,5 @@ class RolloutWorker:
             torch.cat([torch.nn.functional.pad(part, (0, width - part.shape[1])) for part in column])
             for column in zip(*parts, strict=True)
         )
-        return logprobs, values, mask
+        back = torch.tensor([row for rows in groups for row in rows]).argsort().to(mask.device)
+        return logprobs[back], values[back], mask[back]

@@ -12,6 +12,7 @@ from toolkit.config.schema import RlRecipe
 from toolkit.errors import RunFailed
 from toolkit.models.encoding import collate
 from toolkit.models.loading import LoadedVlm
+from toolkit.rl.buckets import buckets
 from toolkit.rl.engine import Engine
 from toolkit.rl.experience import Experience
 from toolkit.rl.losses import ValueLoss, clipped_policy_loss, clipped_value_loss
@@ -111,8 +112,9 @@ class Updater:
         self, experience: Experience, rows: list[int], statistics: UpdateStatistics, warming_up: bool
     ) -> float:
         """One optimizer step on ``rows``; returns KL(behaviour, policy) in nats a completion before it."""
-        micro = self.recipe.ppo.gradient_accumulation
-        pieces = [rows[start::micro] for start in range(micro)]
+        micro, rollout = self.recipe.ppo.gradient_accumulation, experience.rollout
+        lengths = [len(rollout.prompts[i].input_ids) + len(rollout.completions[i].token_ids) for i in rows]
+        pieces = [[rows[place] for place in group] for group in buckets(lengths, micro)]
         counts = torch.tensor([float(experience.mask[rows].sum()), float(len(rows))], dtype=torch.float64)
         tokens, completions = self.engine.all_sum(counts).tolist()
         before = statistics.sums.get("kl_k3", 0.0)

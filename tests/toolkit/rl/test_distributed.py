@@ -130,6 +130,19 @@ def test_the_rest_of_the_matrix_equals_one_process(
     assert_same(one_by_weights[bits], two)
 
 
+@pytest.mark.parametrize("launcher", ["ddp", "zero2"])
+def test_two_processes_with_activation_checkpointing_equal_one_without(
+    base: Path,
+    tmp_path: Path,
+    arguments: dict[str, Any],
+    one_process: tuple[list[Any], dict[str, torch.Tensor]],
+    launcher: str,
+) -> None:
+    """The recompute runs under the role of its forward on every process, whichever role is active by then."""
+    weights = {"checkpointing": True}
+    assert_same(one_process, eight_steps(base, tmp_path / "two", launcher, weights=weights, **arguments))
+
+
 # Rounding of log-probabilities in bfloat16 grows with every step; a slow policy keeps both runs on one path.
 IN_BF16 = {**CHANGES, "optimizer__learning_rate": 5e-5}
 
