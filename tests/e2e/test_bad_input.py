@@ -92,7 +92,7 @@ def told(capfd: pytest.CaptureFixture[str], code: int) -> str:
         (("  id: adapter", "  id: adapter\n  id: base"), "sft.yaml:4  id: repeated key, first written on line 3; keep one"),
         (("captions.json", "gone.json"), "sft.yaml:7  data.train.0.captions: expected a file, found nothing at 'data/train/gone.json'"),
         (("id: adapter", "id: data"), "sft.yaml:3  model.id: expected a model or adapter, 'data' has no config.json or adapter_config.json"),
-        (("id: adapter", "id: out/base/final"), "model.id: expected a model directory, found nothing at 'out/base/final'; copy the model that comes along: mkdir -p out/base/final && cp -r "),
+        (("id: adapter", "id: out/base/final"), "model.id: expected a model directory, found nothing at 'out/base/final'; first copy the model that comes along: mkdir -p out/base/final && cp -r "),
         (("id: adapter", "id: out/other/final"), "model.id: expected a model directory, found nothing at 'out/other/final'; first run the stage that writes it: vlm-rlhf run RECIPE run.output_dir=out/other"),
         (("id: adapter", "id: out/new/dpo/final"), "found nothing at 'out/new/dpo/final'; first run: vlm-rlhf run dpo.yaml"),
     ],
