@@ -25,6 +25,7 @@ CRITIC_SETTINGS = (
     "critic_warmup_iterations",
     "potential_term",
 )
+_UNTRACKED_STAGES = ("preferences", "eval", "report", "pipeline")
 _TRAINABLE = (schema.SftRecipe, schema.RewardRecipe, schema.RlRecipe, schema.PreferenceRecipe)
 
 
@@ -53,6 +54,8 @@ def check_combinations(recipe: schema.Recipe, findings: Findings, launch: str = 
         findings.add("best_of_n", "the reward model chooses: expected reward_model, found none")
     if isinstance(recipe, schema.EvalRecipe):
         _check_evaluation(recipe, findings)
+    if recipe.run.report_to and recipe.stage in _UNTRACKED_STAGES:
+        findings.add("run.report_to", f"stage {recipe.stage} trains nothing to be tracked: expected []")
     _check_validation(recipe, findings)
     trainer = getattr(recipe, "trainer", {})
     for option in ("bf16", "fp16"):

@@ -87,5 +87,8 @@ def test_members_under_a_launcher_and_choosing_without_a_model_are_refused() -> 
         "best_of_n": {"system": "sft"},
         "run": {"output_dir": "out"},
     }
+    tracked = {**evaluation, "run": {"output_dir": "out", "report_to": ["tensorboard"]}}
+    with pytest.raises(RecipeError, match=r"run\.report_to: stage eval trains nothing to be tracked"):
+        check_recipe(parse_recipe(tracked))
     with pytest.raises(RecipeError, match="best_of_n: the reward model chooses: expected reward_model"):
         check_recipe(parse_recipe(evaluation))
