@@ -21,10 +21,11 @@ from toolkit.records import Conversation
 if TYPE_CHECKING:
     from toolkit.models.loading import LoadedVlm
 
-__all__ = ["EncodedPrompt", "VlmBatch", "collate", "encode_completion", "encode_prompt"]
+__all__ = ["TOKEN_KEYS", "EncodedPrompt", "VlmBatch", "collate", "encode_completion", "encode_prompt"]
 
 _TEXT_KEYS = ("input_ids", "attention_mask")
-_TOKEN_KEYS = ("mm_token_type_ids", "token_type_ids")  # one value a token; zero over the completion
+_TYPE_KEYS = ("mm_token_type_ids", "token_type_ids")  # zero over the completion
+TOKEN_KEYS = (*_TEXT_KEYS, *_TYPE_KEYS)  # inputs with one value a token
 _PROBE: Conversation = ({"role": "user", "content": [{"type": "text", "text": "?"}]},)
 
 
@@ -83,8 +84,8 @@ def encode_prompt(vlm: LoadedVlm, prompt: Conversation, images: Sequence[Image])
     )
     input_ids = encoded["input_ids"][0]
     extra = {key: value for key, value in encoded.items() if key not in _TEXT_KEYS}
-    token_inputs = {key: value[0] for key, value in extra.items() if key in _TOKEN_KEYS}
-    image_inputs = {key: value for key, value in extra.items() if key not in _TOKEN_KEYS} if images else {}
+    token_inputs = {key: value[0] for key, value in extra.items() if key in _TYPE_KEYS}
+    image_inputs = {key: value for key, value in extra.items() if key not in _TYPE_KEYS} if images else {}
     _check_image_tokens(vlm, input_ids, image_inputs)
     return EncodedPrompt(input_ids, image_inputs, token_inputs)
 

@@ -17,6 +17,7 @@ from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel
 from toolkit.models.encoding import EncodedPrompt, collate
 from toolkit.models.loading import LoadedVlm
 from toolkit.models.row_sampling import RowSampler
+from toolkit.models.shared_prefill import generation_inputs
 from toolkit.models.structure import inner_model
 from toolkit.models.vision_features import with_vision_features
 
@@ -49,6 +50,7 @@ def generate(
     seed: int | None = None,
     row_seeds: Sequence[int] | None = None,
     num_beams: int = 1,
+    share_prefill: bool = True,
 ) -> list[GeneratedCompletion]:
     """Complete every prompt ``num_samples`` times under the active role.
 
@@ -60,6 +62,8 @@ def generate(
         row_seeds: a seed for every completion instead, ``len(prompts) * num_samples`` of them: each is then a
             function of its own prompt and seed, whatever is decoded beside it (``RowSampler``).
         num_beams: more than 1 searches with so many beams; only with temperature 0.
+        share_prefill: rows with the same prompt and picture that are decoded together pass them through the language
+            model once (``generation_inputs``); results differ by rounding at most.
 
     Returns:
         ``len(prompts) * num_samples`` completions: all samples of the first prompt, then those of the second,
@@ -73,13 +77,17 @@ def generate(
     completions: list[GeneratedCompletion] = []
     with torch.no_grad(), _evaluating(inner_model(vlm.model)) as inner, _seeded(seed, vlm.device):
         for start in range(0, len(rows), batch_size):
-            batch = collate(vlm, rows[start : start + batch_size], padding_side="left")
+            chosen = rows[start : start + batch_size]
+            if share_prefill and num_beams == 1:
+                inputs = generation_inputs(vlm, chosen)
+            else:
+                inputs = collate(vlm, chosen, padding_side="left").model_inputs()
             own = LogitsProcessorList()
             if row_seeds is not None and temperature > 0:
                 seeds = row_seeds[start : start + batch_size]
                 own.append(RowSampler(seeds, max_new_tokens=max_new_tokens, temperature=temperature))
-            output = inner.generate(**batch.model_inputs(), generation_config=config, logits_processor=own)
-            new = output[:, batch.inputs["input_ids"].shape[1] :].cpu()
+            output = inner.generate(**inputs, generation_config=config, logits_processor=own)
+            new = output[:, inputs["input_ids"].shape[1] :].cpu()
             completions += [_completion(vlm, row) for row in new]
     return completions
 

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PretrainedConfig
 
 from toolkit.errors import RecipeError, RunFailed
 
-__all__ = ["Family", "pad_and_concatenate"]
+__all__ = ["Family", "pad_and_concatenate", "text_positions"]
 
 _PLACEHOLDER_NAMES = (
     "image_token_id",
@@ -97,6 +97,16 @@ class Family:
         keys = list(dict.fromkeys(key for sample in present for key in sample))
         return {key: self._join(key, [sample[key] for sample in present]) for key in keys}
 
+    def generation_positions(self, trunk: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor | None:
+        """``position_ids`` (…, B, L) as generate gives them to the model, or None where only the model knows them.
+
+        Args:
+            trunk: the model without its output head.
+            inputs: a batch, ``attention_mask`` (B, L) among it.
+        """
+        del trunk
+        return None if self.own_positions else text_positions(inputs["attention_mask"])
+
     def _join(self, key: str, tensors: Sequence[Tensor]) -> Tensor:
         if len({tensor.shape[1:] for tensor in tensors}) > 1:
             shapes = sorted({tuple(tensor.shape) for tensor in tensors})
@@ -131,3 +141,8 @@ def pad_and_concatenate(tensors: Sequence[Tensor]) -> Tensor:
         missing = [(0, full - have) for full, have in zip(largest, tensor.shape[1:], strict=True)]
         padded.append(functional.pad(tensor, [n for pair in reversed(missing) for n in pair]))
     return torch.cat(padded)
+
+
+def text_positions(attention_mask: Tensor) -> Tensor:
+    """Positions (B, L) that count the tokens of each row from 0; 0 on padding."""
+    return (attention_mask.long().cumsum(-1) - 1).masked_fill(attention_mask == 0, 0)

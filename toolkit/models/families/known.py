@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from toolkit.models.families.family import Family, pad_and_concatenate
+from toolkit.models.families.family import Family, pad_and_concatenate, text_positions
 
 __all__ = ["Idefics3Family", "LlavaFamily", "PaddedFamily", "QwenVlFamily"]
 
@@ -85,6 +85,17 @@ class QwenVlFamily(Family):
     def feature_chunks(self, images: Mapping[str, Tensor]) -> int:
         """One an image."""
         return int(images["image_grid_thw"].shape[0]) if images else 0
+
+    def generation_positions(self, trunk: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor | None:
+        """(4, B, L): the place in the text, which masks are made of, and time, height, width in the picture."""
+        text = text_positions(inputs["attention_mask"])[None]
+        if "image_grid_thw" not in inputs:
+            return text.expand(4, -1, -1)
+        if "mm_token_type_ids" not in inputs:
+            return None
+        names = ("input_ids", "mm_token_type_ids", "image_grid_thw", "attention_mask")
+        picture, _ = trunk.get_rope_index(**{name: inputs[name] for name in names})  # type: ignore[operator]
+        return torch.cat([text, picture.to(text)])
 
     def limit_pixels(self, processor: Any, max_pixels: int) -> None:
         """Qwen's own setting: the area an image is resized to, in multiples of its patches."""
