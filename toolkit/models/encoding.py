@@ -21,7 +21,15 @@ from toolkit.records import Conversation
 if TYPE_CHECKING:
     from toolkit.models.loading import LoadedVlm
 
-__all__ = ["TOKEN_KEYS", "EncodedPrompt", "VlmBatch", "collate", "encode_completion", "encode_prompt"]
+__all__ = [
+    "TOKEN_KEYS",
+    "EncodedPrompt",
+    "VlmBatch",
+    "collate",
+    "content_blocks",
+    "encode_completion",
+    "encode_prompt",
+]
 
 _TEXT_KEYS = ("input_ids", "attention_mask")
 _TYPE_KEYS = ("mm_token_type_ids", "token_type_ids")  # zero over the completion
@@ -92,7 +100,9 @@ def encode_prompt(vlm: LoadedVlm, prompt: Conversation, images: Sequence[Image])
 
 def _with_images(vlm: LoadedVlm, prompt: Conversation, images: Sequence[Image]) -> list[dict[str, Any]]:
     """The messages with each image block holding its picture."""
-    messages = [{"role": message["role"], "content": _blocks(message["content"])} for message in prompt]
+    messages = [
+        {"role": message["role"], "content": content_blocks(message["content"])} for message in prompt
+    ]
     blocks = [block for message in messages for block in message["content"]]
     placeholders = [block for block in blocks if block.get("type") == "image"]
     if len(placeholders) != len(images):
@@ -113,7 +123,7 @@ def _with_images(vlm: LoadedVlm, prompt: Conversation, images: Sequence[Image]) 
     return messages
 
 
-def _blocks(content: Any) -> list[dict[str, Any]]:
+def content_blocks(content: Any) -> list[dict[str, Any]]:
     """A message's content as a list of new blocks."""
     return (
         [{"type": "text", "text": content}]
