@@ -44,3 +44,11 @@ def test_the_plain_loop_learns_the_same_and_the_tower_runs_once() -> None:
         assert (row["forwards"], row["pictures"]) == (1, row["distinct_pictures"])
         assert row["forwards_without_reuse"] > row["forwards"]
         assert row["bit_exact"] is True
+
+
+def test_a_shared_prefill_samples_the_same_in_less_time() -> None:
+    found = result("shared_prefill.py", "--pairs", "1")
+    assert set(found) == {"llava", "idefics3", "qwen2_5_vl"}
+    for lengths in found.values():
+        assert lengths["long"]["shared_over_plain"] < 0.6
+        assert all(row["differing"] <= 0.02 * row["completions"] for row in lengths.values())

@@ -62,8 +62,8 @@ def generate(
         row_seeds: a seed for every completion instead, ``len(prompts) * num_samples`` of them: each is then a
             function of its own prompt and seed, whatever is decoded beside it (``RowSampler``).
         num_beams: more than 1 searches with so many beams; only with temperature 0.
-        share_prefill: rows with the same prompt and picture that are decoded together pass them through the language
-            model once (``generation_inputs``); results differ by rounding at most.
+        share_prefill: samples of a prompt that are decoded together pass it through the language model once
+            (``generation_inputs``); logits differ by rounding at most.
 
     Returns:
         ``len(prompts) * num_samples`` completions: all samples of the first prompt, then those of the second,
@@ -78,7 +78,8 @@ def generate(
     with torch.no_grad(), _evaluating(inner_model(vlm.model)) as inner, _seeded(seed, vlm.device):
         for start in range(0, len(rows), batch_size):
             chosen = rows[start : start + batch_size]
-            if share_prefill and num_beams == 1:
+            # The same way for all batches of a call, so that a row does not round differently beside other rows.
+            if share_prefill and num_samples > 1 and num_beams == 1:
                 inputs = generation_inputs(vlm, chosen)
             else:
                 inputs = collate(vlm, chosen, padding_side="left").model_inputs()

@@ -29,17 +29,16 @@ def generation_inputs(vlm: LoadedVlm, prompts: Sequence[EncodedPrompt]) -> dict[
     in the model's current mode: what comes out then holds ``past_key_values`` and no images.
     """
     distinct, rows = _distinct(prompts)
-    if len(distinct) < len(prompts):
-        batch = collate(vlm, distinct, padding_side="left")
-        positions = vlm.family.generation_positions(trunk(vlm.model), batch.inputs)
-        cache = DynamicCache(config=inner_model(vlm.model).config.get_text_config(decoder=True))
-        if positions is not None and _may_share(vlm, batch, cache):
-            _prefill(vlm, batch, positions, cache)
-            index = torch.tensor(rows, device=vlm.device)
-            cache.batch_select_indices(index)
-            kept = {key: batch.inputs[key][index] for key in ("input_ids", "attention_mask")}
-            return {**kept, "position_ids": positions.index_select(-2, index), "past_key_values": cache}
-    return collate(vlm, prompts, padding_side="left").model_inputs()
+    batch = collate(vlm, distinct, padding_side="left")
+    positions = vlm.family.generation_positions(trunk(vlm.model), batch.inputs)
+    cache = DynamicCache(config=inner_model(vlm.model).config.get_text_config(decoder=True))
+    if positions is None or not _may_share(vlm, batch, cache):
+        return collate(vlm, prompts, padding_side="left").model_inputs()
+    _prefill(vlm, batch, positions, cache)
+    index = torch.tensor(rows, device=vlm.device)
+    cache.batch_select_indices(index)
+    kept = {key: batch.inputs[key][index] for key in ("input_ids", "attention_mask")}
+    return {**kept, "position_ids": positions.index_select(-2, index), "past_key_values": cache}
 
 
 def _distinct(prompts: Sequence[EncodedPrompt]) -> tuple[list[EncodedPrompt], list[int]]:

@@ -26,15 +26,20 @@ def with_vision_features(
 ) -> list[EncodedPrompt]:
     """The prompts with their image features, used instead of pixels; no gradient reaches the tower.
 
-    Prompts that have features keep them, and those without images stay as they are.
+    Prompts that have features keep them, and those without images stay as they are. Prompts with the very same image
+    tensors get the same features.
     """
-    missing = [i for i, prompt in enumerate(prompts) if prompt.image_inputs and prompt.features is None]
-    result = list(prompts)
-    for start in range(0, len(missing), batch_size):
-        chosen = missing[start : start + batch_size]
-        found = vision_features(vlm, [prompts[i] for i in chosen])
-        for i, features in zip(chosen, found, strict=True):
-            result[i] = replace(prompts[i], features=features)
+    missing: dict[tuple[int, ...], list[int]] = {}
+    for i, prompt in enumerate(prompts):
+        if prompt.image_inputs and prompt.features is None:
+            missing.setdefault(tuple(map(id, prompt.image_inputs.values())), []).append(i)
+    result, groups = list(prompts), list(missing.values())
+    for start in range(0, len(groups), batch_size):
+        chosen = groups[start : start + batch_size]
+        found = vision_features(vlm, [prompts[group[0]] for group in chosen])
+        for group, features in zip(chosen, found, strict=True):
+            for i in group:
+                result[i] = replace(prompts[i], features=features)
     return result
 
 

@@ -52,7 +52,7 @@ def test_greedy_equals_decoding_without_sharing(vlm, batch_size, features):
     rows = [prompt for prompt in prompts for _ in range(3)]
     settings = {"max_new_tokens": 6, "temperature": 0.0, "batch_size": batch_size}
     plain = generate(vlm, rows, **settings, share_prefill=False)
-    shared = generate(vlm, rows, **settings)
+    shared = generate(vlm, prompts, **settings, num_samples=3)
     assert [c.token_ids.tolist() for c in shared] == [c.token_ids.tolist() for c in plain]
     assert len({tuple(c.token_ids.tolist()) for c in plain}) > 1
 
@@ -105,16 +105,28 @@ def test_equal_prompts_of_several_rows_share_and_other_pictures_do_not(vlm):
     second = encode_prompt(vlm, image_prompt("Describe the image."), [picture(1)])
     assert first.input_ids.tolist() == second.input_ids.tolist()
     with token_counts(vlm) as counts:
-        generate(vlm, [first, second, replace(first)], max_new_tokens=2, temperature=0.0)
-    assert counts[0][0] == 2
+        generate(vlm, [first, second, replace(first)], max_new_tokens=2, temperature=0.0, num_samples=2)
+    assert counts[:2] == [(2, len(first.input_ids) - 1), (6, 1)]
+
+
+def test_a_row_does_not_round_differently_beside_other_rows(vlm):
+    """With one sample a prompt nothing is shared; with several every batch goes the same way, groups or not."""
+    prompts = mixed(vlm)
+    width = max(len(prompt.input_ids) for prompt in prompts)
     with token_counts(vlm) as counts:
-        generate(vlm, [first, second], max_new_tokens=2, temperature=0.0)
-    assert counts[0] == (2, len(first.input_ids))
+        generate(vlm, [*prompts, *prompts], max_new_tokens=2, temperature=0.0)
+    assert counts[0] == (12, width)
+    with token_counts(vlm) as counts:
+        generate(vlm, prompts, max_new_tokens=2, temperature=0.0, num_samples=2, batch_size=1)
+    assert [tokens for _, tokens in counts if tokens > 1] == [
+        len(p.input_ids) - 1 for p in prompts for _ in range(2)
+    ]
 
 
 def test_beams_are_searched_without_sharing(vlm):
-    rows = [prompt for prompt in mixed(vlm) for _ in range(2)]
-    found = generate(vlm, rows, max_new_tokens=4, temperature=0.0, num_beams=2)
+    with token_counts(vlm) as counts:
+        found = generate(vlm, mixed(vlm), max_new_tokens=4, temperature=0.0, num_beams=2, num_samples=2)
+    assert counts[0][0] == 12 * 2
     assert [c.token_ids.tolist() for c in found[::2]] == [c.token_ids.tolist() for c in found[1::2]]
 
 
@@ -134,16 +146,17 @@ def test_a_sliding_window_is_decoded_in_the_plain_way(directories, tmp_path):
 
 
 def test_positions_that_only_the_model_knows_are_left_to_it(directories):
-    vlm = load_vlm(ModelSpec(id=str(directories["qwen2_5_vl"])), trainable=False)
+    vlm = load_vlm(ModelSpec(id=str(directories["llava"])), trainable=False)
     falls_back(replace(vlm, family=Family(vlm.family.config)))
 
 
 def falls_back(vlm: LoadedVlm) -> None:
     """Nothing is shared, and what comes out is that of single rows."""
-    prompts = [prompt for prompt in samples(vlm)[0] for _ in range(2)]
-    assert "past_key_values" not in generation_inputs(vlm, prompts)
-    found = generate(vlm, prompts, max_new_tokens=5, temperature=0.0)
-    alone = generate(vlm, prompts, max_new_tokens=5, temperature=0.0, batch_size=1)
+    prompts, _ = samples(vlm)
+    rows = [prompt for prompt in prompts for _ in range(2)]
+    assert "past_key_values" not in generation_inputs(vlm, rows)
+    found = generate(vlm, prompts, max_new_tokens=5, temperature=0.0, num_samples=2)
+    alone = generate(vlm, rows, max_new_tokens=5, temperature=0.0, batch_size=1)
     assert [c.token_ids.tolist() for c in found] == [c.token_ids.tolist() for c in alone]
 
 
