@@ -199,12 +199,34 @@ class RewardTerm(Strict):
 # ---- reinforcement learning ----------------------------------------------------------------------------------
 
 
+class VllmSpec(Strict):
+    """A running ``vllm serve`` that samples the completions of an RL run; how to start it: docs/vllm.md.
+
+    The policy's adapter is written to ``adapter_folder`` (in the run directory, unless given), which the server has to
+    see under the same path. ``served_model`` is the server's name for the base, where that is another than the
+    recipe's. A request may take ``timeout_seconds``; a server that is gone is asked again for ``retry_seconds``.
+    ``mismatch_*`` is the guard rail on the mean ``|ours - server's|`` log-probability of a sampled token.
+    ``importance_cap`` bounds the weight ``ours / server's`` of a token's policy loss; without it no weight is taken.
+    """
+
+    url: Annotated[str, Field(pattern=r"^https?://[^/\s]+[^\s]*$")] = "http://127.0.0.1:8000"
+    served_model: str | None = None
+    adapter_folder: str | None = None
+    max_requests: Count = 64
+    timeout_seconds: Positive = 600.0
+    retry_seconds: Annotated[float, Field(ge=0.0)] = 60.0
+    mismatch_max_nats: Positive = 0.05
+    mismatch_action: Literal["off", "warn", "stop"] = "stop"
+    importance_cap: Annotated[float, Field(ge=1.0)] | None = 2.0
+
+
 class RolloutSpec(Strict):
     """Sampling of completions from the behaviour policy. Top-k and top-p are off: they break importance ratios.
 
     ``temperature`` moves linearly to ``final_temperature`` over the run, where that is given. ``draws: row`` makes the
     random numbers of a completion a function of seed, sample and epoch, so that any number of processes and any
-    ``generation_batch_size`` sample the same; ``batch`` draws one stream a process and iteration.
+    ``generation_batch_size`` sample the same; ``batch`` draws one stream a process and iteration. ``backend: vllm``
+    samples on a server of vLLM's (``vllm``), everything else stays here.
     """
 
     prompts_per_iteration: Count = 64
@@ -214,6 +236,8 @@ class RolloutSpec(Strict):
     final_temperature: Positive | None = None
     draws: Literal["batch", "row"] = "batch"
     generation_batch_size: Count = 64
+    backend: Literal["transformers", "vllm"] = "transformers"
+    vllm: VllmSpec | None = None
 
 
 class KlSpec(Strict):

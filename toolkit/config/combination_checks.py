@@ -10,6 +10,7 @@ from toolkit.config import schema
 from toolkit.config.devices import gpu_count
 from toolkit.config.findings import Findings
 from toolkit.config.messages import suggestion
+from toolkit.config.rollout_checks import check_backend
 
 __all__ = ["REWARD_TERMS", "check_combinations"]
 
@@ -50,6 +51,7 @@ def check_combinations(recipe: schema.Recipe, findings: Findings, launch: str = 
     if isinstance(recipe, schema.RlRecipe):
         _check_rewards("rewards", recipe.rewards, findings)
         _check_ppo(recipe, findings, launch)
+        check_backend(recipe, findings)
     if isinstance(recipe, schema.EvalRecipe) and recipe.best_of_n is not None and recipe.reward_model is None:
         findings.add("best_of_n", "the reward model chooses: expected reward_model, found none")
     if isinstance(recipe, schema.EvalRecipe):

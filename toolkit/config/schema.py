@@ -35,6 +35,7 @@ from toolkit.config.blocks import (
     Source,
     Strict,
     TestDataSpec,
+    VllmSpec,
     VqaSource,
 )
 from toolkit.config.guard_blocks import GuardSpec, PreferenceGuardSpec
@@ -91,6 +92,7 @@ __all__ = [
     "TestDataSpec",
     "TinyArchitecture",
     "TowerSpec",
+    "VllmSpec",
     "VqaSource",
 ]
 

@@ -32,11 +32,13 @@ class GeneratedCompletion:
         token_ids: (T,) on the CPU, the end token included when there is one.
         ended: the model wrote an end token before ``max_new_tokens`` ran out.
         text: the decoded text without special tokens, stripped.
+        logprobs: (T,) what the sampler says it drew the tokens with, where that is another program than this one.
     """
 
     token_ids: Tensor
     ended: bool
     text: str
+    logprobs: Tensor | None = None
 
 
 def generate(

@@ -19,6 +19,7 @@ from toolkit.rl.engine import Engine
 from toolkit.rl.experience import CriticFree, Experience, build_experience
 from toolkit.rl.potentials import prefix_potentials
 from toolkit.rl.rollout import Rollout, RolloutWorker, reward_batch
+from toolkit.rl.sampler_agreement import importance_weighted
 
 __all__ = ["Appraisal"]
 
@@ -63,7 +64,7 @@ class Appraisal:
             baseline = self._greedy_scores(rollout)
             # Without a baseline there is no advantage: the row is as little use as one whose reward failed.
             output = replace(output, scores=np.where(np.isfinite(baseline), output.scores, np.nan))
-        return build_experience(
+        experience = build_experience(
             rollout,
             output,
             self.recipe.ppo,
@@ -72,6 +73,7 @@ class Appraisal:
             critic_free=self._estimator(rollout, baseline),
             potentials=self._potentials(rollout),
         )
+        return importance_weighted(experience, self.recipe.rollout)
 
     def state_dict(self) -> dict[str, Any]:
         """For a checkpoint."""

@@ -34,7 +34,8 @@ def calibrate(
     order = np.random.default_rng(derived_seed(seed, "calibration")).permutation(len(rows))
     chosen = [rows[index] for index in order[: recipe.guards.calibration_samples]]
     samples = math.ceil(recipe.guards.calibration_samples / len(chosen))
-    _, completions = worker.sample(chosen, seed=derived_seed(seed, "calibration", "sample"), samples=samples)
+    drawn = derived_seed(seed, "calibration", "sample")
+    _, completions = worker.sample(chosen, seed=drawn, samples=samples, alike=True)
     report = reward.calibrate(reward_batch([row for row in chosen for _ in range(samples)], completions))
     for name, row in report.items():
         logger.info("%s: mean %.3f, std %.3f on %d samples", name, row["mean"], row["std"], row["count"])

@@ -20,6 +20,7 @@ from toolkit.rewards.normalisation import SMALLEST_STD
 from toolkit.rewards.shaping import BadEndingReward, RepetitionReward
 from toolkit.rl.engine import Engine
 from toolkit.rl.experience import Experience
+from toolkit.rl.sampler_agreement import mismatch
 from toolkit.rl.update import UpdateStatistics
 from toolkit.runs.atomic import atomic_write_text
 from toolkit.runs.metrics import json_safe
@@ -105,6 +106,9 @@ def rollout_means(means: Means, experience: Experience, output: RewardOutput, *,
     means.add_array("rollout/repeated_fraction", -RepetitionReward()(batch).scores)
     means.add_array("rollout/bad_ending_fraction", -BadEndingReward()(batch).scores)
     means.add("reward/flat_fraction", *_flat_groups(output.scores, group))
+    sampler = mismatch(rollout)
+    if sampler is not None:
+        means.add("rollout/vllm_mismatch_nats", *sampler)
     words = Counter(word for item in rollout.completions for word in item.text.lower().split())
     means.add("rollout/distinct_word_fraction", len(words), words.total())
     if rollout.values is not None and experience.returns is not None:

@@ -7,6 +7,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,6 +23,7 @@ from toolkit.records import PromptRow
 from toolkit.rewards.base import RewardBatch
 from toolkit.rl.buckets import buckets
 from toolkit.rl.engine import Engine
+from toolkit.rl.vllm_sampler import VllmSampler
 
 __all__ = ["PromptCache", "Rollout", "RolloutWorker", "derived_seed"]
 
@@ -102,16 +104,26 @@ def reward_batch(rows: Sequence[PromptRow], completions: Sequence[GeneratedCompl
 
 
 class RolloutWorker:
-    """Collects rollouts of one process.
+    """Collects rollouts of one process; with a ``sampler`` phase 1 is done there, the rest always here.
 
     Attributes:
         temperature: at which it samples and scores; moved by a schedule.
     """
 
-    def __init__(self, vlm: LoadedVlm, engine: Engine, spec: RolloutSpec) -> None:
-        self.vlm, self.engine, self.spec = vlm, engine, spec
+    def __init__(
+        self, vlm: LoadedVlm, engine: Engine, spec: RolloutSpec, sampler: VllmSampler | None = None
+    ) -> None:
+        self.vlm, self.engine, self.spec, self.sampler = vlm, engine, spec, sampler
         self.temperature = spec.temperature
         self.cache = PromptCache(vlm)
+
+    def __enter__(self) -> RolloutWorker:
+        """To be used for a run; at its end nothing is left on a server."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.sampler is not None:
+            self.sampler.close()
 
     def set_progress(self, fraction: float) -> None:
         """How far the run is, 0 to 1: the temperature goes linearly from its start to its end."""
@@ -125,24 +137,27 @@ class RolloutWorker:
         seed: int,
         samples: int,
         row_seeds: Sequence[int] | None = None,
+        alike: bool = False,
     ) -> tuple[list[EncodedPrompt], list[GeneratedCompletion]]:
         """Phases 1 and 2: ``samples`` completions a row, all of one row together, with their ends marked.
 
-        ``row_seeds``, one a completion, take the place of ``seed``. Returns the prompts (``len(rows) * samples`` of
-        them, image features attached) and the completions.
+        ``row_seeds``, one a completion, take the place of ``seed``. ``alike`` says that all processes pass the same.
+        Returns the prompts (``len(rows) * samples`` of them, image features attached) and the completions.
         """
         prompts = self.encoded(rows)
+        drawn: dict[str, Any] = {"temperature": self.temperature, "seed": seed, "row_seeds": row_seeds}
         with self.engine.gathered(), role(self.vlm.model, POLICY):
-            completions = generate(
-                self.vlm,
-                prompts,
-                max_new_tokens=self.spec.max_new_tokens,
-                temperature=self.temperature,
-                num_samples=samples,
-                batch_size=self.spec.generation_batch_size,
-                seed=seed,
-                row_seeds=row_seeds,
-            )
+            if self.sampler is not None:
+                completions = self.sampler.sample(rows, prompts, samples=samples, alike=alike, **drawn)
+            else:
+                completions = generate(
+                    self.vlm,
+                    prompts,
+                    max_new_tokens=self.spec.max_new_tokens,
+                    num_samples=samples,
+                    batch_size=self.spec.generation_batch_size,
+                    **drawn,
+                )
         return [prompt for prompt in prompts for _ in range(samples)], completions
 
     def encoded(self, rows: Sequence[PromptRow]) -> list[EncodedPrompt]:

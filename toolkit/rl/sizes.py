@@ -5,7 +5,7 @@ from __future__ import annotations
 from toolkit.config.schema import RlRecipe
 from toolkit.errors import RecipeError
 
-__all__ = ["check_sizes"]
+__all__ = ["batch_sizes", "check_sizes"]
 
 
 def check_sizes(recipe: RlRecipe, *, rows: int, world: int, zero_stage: int = 0) -> None:
@@ -33,3 +33,11 @@ def check_sizes(recipe: RlRecipe, *, rows: int, world: int, zero_stage: int = 0)
         )
     if problems:
         raise RecipeError("rl", problems)
+
+
+def batch_sizes(recipe: RlRecipe) -> dict[str, int]:
+    """The engine's: completions in one forward with gradients over all processes, and backwards an optimizer step."""
+    ppo, rollout = recipe.ppo, recipe.rollout
+    total = rollout.prompts_per_iteration * rollout.samples_per_prompt
+    micro = max(1, total // (ppo.minibatches * ppo.gradient_accumulation))
+    return {"micro_batch": micro, "accumulation": ppo.gradient_accumulation}

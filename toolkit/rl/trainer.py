@@ -32,10 +32,12 @@ from toolkit.rl.monitor import iteration_numbers, progress_note, write_samples
 from toolkit.rl.policy_value import build_policy_value
 from toolkit.rl.prompt_order import PromptOrder
 from toolkit.rl.rollout import Rollout, RolloutWorker, derived_seed
-from toolkit.rl.sizes import check_sizes
+from toolkit.rl.sampler_agreement import in_agreement
+from toolkit.rl.sizes import batch_sizes, check_sizes
 from toolkit.rl.state import STATE_FILE, load_checkpoint, save_checkpoint
 from toolkit.rl.unfinished import Unfinished
 from toolkit.rl.update import Updater, UpdateStatistics
+from toolkit.rl.vllm_sampler import SamplerFailed, open_sampler
 from toolkit.runs.directory import RunDirectory
 from toolkit.runs.progress import Progress
 from toolkit.runs.trackers import Trackers, open_trackers
@@ -81,16 +83,13 @@ class PpoTrainer:
         if not self.val_rows:
             logger.warning("no validation data: the reward is calibrated on training prompts")
         ppo, rollout = recipe.ppo, recipe.rollout
-        total = rollout.prompts_per_iteration * rollout.samples_per_prompt
         critic = ppo.critic if ppo.estimator == "gae" else None
         module = build_policy_value(policy, critic=critic, seed=derived_seed(recipe.run.seed, "critic"))
-        micro = max(1, total // (ppo.minibatches * ppo.gradient_accumulation))
-        self.engine = Engine(
-            module, recipe.optimizer, micro_batch=micro, accumulation=ppo.gradient_accumulation
-        )
+        self.engine = Engine(module, recipe.optimizer, **batch_sizes(recipe))
         check_sizes(recipe, rows=len(self.rows), world=self.engine.world, zero_stage=self.engine.zero_stage)
         self.kl = kl_controller(recipe.kl)
-        self.worker = RolloutWorker(policy, self.engine, rollout)
+        sampler = open_sampler(policy, self.engine, recipe, run.path)
+        self.worker = RolloutWorker(policy, self.engine, rollout, sampler)
         self.updater = Updater(policy, self.engine, recipe)
         self.order = PromptOrder(rows, recipe.rollout.prompts_per_iteration, seed=recipe.run.seed)
         self.iteration = 0
@@ -111,8 +110,8 @@ class PpoTrainer:
                 out, or a checkpoint could not be written (the one before stays).
             Interrupted: a signal arrived; a checkpoint was written.
         """
-        config = self.recipe.model_dump(mode="json")
-        with open_trackers(self.recipe.run.report_to, self.run.path, config=config) as self.trackers:
+        spec, config = self.recipe.run, self.recipe.model_dump(mode="json")
+        with open_trackers(spec.report_to, self.run.path, config=config) as self.trackers, self.worker:
             try:
                 self._train(resume)
             except (RuntimeError, MemoryError) as error:
@@ -124,8 +123,8 @@ class PpoTrainer:
         newest = self.run.latest_checkpoint(required=[STATE_FILE]) if resume else None
         if newest is None:
             self.run.metrics.truncate_after(-1)
-            report = calibrate(self.reward, self.worker, self.val_rows or self.rows, self.recipe)
-            self.run.record(reward_calibration=report)
+            rows = self.val_rows or self.rows
+            self.run.record(reward_calibration=calibrate(self.reward, self.worker, rows, self.recipe))
             self._evaluate(0)
         else:
             self._restore(load_checkpoint(newest, self.vlm, self.engine))
@@ -169,14 +168,17 @@ class PpoTrainer:
         return Unfinished(experience, output, UpdateStatistics())
 
     def _collect(self, seed: int) -> Rollout:
-        """Phases 1 to 4 on this process's share of the iteration's prompts."""
-        own, spec = None, self.recipe.rollout
+        """Phases 1 to 4 on this process's share of the iteration's prompts; a sampler's failure is checkpointed."""
+        own, spec, seed = None, self.recipe.rollout, derived_seed(seed, "sample", self.engine.rank)
         if spec.draws == "row":
             ranks = {"rank": self.engine.rank, "world": self.engine.world}
             own = self.order.draws(self.iteration, samples=spec.samples_per_prompt, **ranks)
-        return self.worker.collect(
-            self._rows(), seed=derived_seed(seed, "sample", self.engine.rank), row_seeds=own
-        )
+        try:
+            rollout = self.worker.collect(self._rows(), seed=seed, row_seeds=own)
+            return in_agreement(rollout, self.engine, spec)
+        except SamplerFailed:
+            self._save(self.iteration)
+            raise
 
     def _rows(self) -> list[PromptRow]:
         """The iteration's prompts of this process."""
@@ -222,8 +224,7 @@ class PpoTrainer:
         if every and step % every == 0:
             copy_role(self.vlm.model, POLICY, REFERENCE)
         if logged:
-            timing = {f"time/{name}_seconds": value for name, value in seconds.items()}
-            self._log(step, {**values, **timing})
+            self._log(step, values | {f"time/{name}_seconds": value for name, value in seconds.items()})
             if self.engine.is_main:
                 write_samples(self.run.samples, step, work.experience, work.output)
         reasons = [
