@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import torch
 
-from reward_models.packing import can_pack, pack_completions
 from reward_models.scorer import LearnedReward
 from toolkit.models.encoding import collate
+from toolkit.models.packing import can_pack, pack_completions
 from toolkit.records import PreferenceRow
 
 __all__ = ["invariance"]

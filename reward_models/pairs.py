@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from reward_models.objective import PairLabels
-from reward_models.packing import can_pack, pack_completions
 from reward_models.prompts import PromptEncoder
 from toolkit.models.encoding import VlmBatch, collate
+from toolkit.models.packing import can_pack, pack_completions
 from toolkit.records import PreferenceRow, RankedRow
 
 __all__ = ["PairBatch", "PairCollator", "RankedBatch", "RankedCollator", "score_lists", "score_pairs"]
@@ -24,7 +24,7 @@ class PairBatch:
     Attributes:
         sequences: without ``ends``, row i is the chosen and row B + i the rejected completion of pair i.
         labels: what raters said.
-        ends: (B, 2) positions of the last token of chosen and rejected, see ``reward_models.packing``.
+        ends: (B, 2) positions of the last token of chosen and rejected, see ``toolkit.models.packing``.
     """
 
     sequences: VlmBatch
@@ -40,7 +40,7 @@ class RankedBatch:
         sequences: without ``ends``, the completions list by list.
         ranks: (B, K), 0 best; −1 where a list has no further completion.
         weight: (B,).
-        ends: (B, K) positions of the completions' last tokens, see ``reward_models.packing``.
+        ends: (B, K) positions of the completions' last tokens, see ``toolkit.models.packing``.
     """
 
     sequences: VlmBatch

@@ -19,12 +19,12 @@ from reward_models.checkpoint import describe, load_head, load_reward_model, ref
 from reward_models.config import RewardConfig, read_config
 from reward_models.grouping import CompletionGroup, batches, group_completions
 from reward_models.model import VlmRewardModel
-from reward_models.packing import can_pack, pack_completions
 from reward_models.prompts import PromptEncoder
 from toolkit.config.schema import ModelSpec
 from toolkit.errors import CheckpointError
 from toolkit.models.encoding import collate
 from toolkit.models.loading import LoadedVlm
+from toolkit.models.packing import can_pack, pack_completions
 from toolkit.models.roles import REWARD, add_role, roles_of
 from toolkit.records import Conversation, ImageSource
 from toolkit.rewards.base import RewardBatch, RewardOutput
@@ -158,7 +158,7 @@ class LearnedReward:
         """Raw scores (B,) of ``completions`` to ``prompts`` with ``images``, one each.
 
         Completions to the same prompt and pictures share one forward of them where the model allows it
-        (``reward_models.packing``).
+        (``toolkit.models.packing``).
 
         Args:
             prompts: one a row.

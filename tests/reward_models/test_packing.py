@@ -7,11 +7,11 @@ import torch
 
 from reward_models.model import VlmRewardModel
 from reward_models.objective import pair_loss
-from reward_models.packing import can_pack
 from reward_models.pairs import PairCollator, score_pairs
 from reward_models.prompts import PromptEncoder
 from toolkit.config.schema import LoraSpec, ModelSpec, RewardLossSpec
 from toolkit.models.loading import load_vlm
+from toolkit.models.packing import can_pack
 from toolkit.models.roles import role_parameters
 
 

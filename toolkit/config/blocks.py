@@ -225,8 +225,9 @@ class RolloutSpec(Strict):
 
     ``temperature`` moves linearly to ``final_temperature`` over the run, where that is given. ``draws: row`` makes the
     random numbers of a completion a function of seed, sample and epoch, so that any number of processes and any
-    ``generation_batch_size`` sample the same; ``batch`` draws one stream a process and iteration. ``backend: vllm``
-    samples on a server of vLLM's (``vllm``), everything else stays here.
+    ``generation_batch_size`` sample the same; ``batch`` draws one stream a process and iteration. ``share_prompts``
+    puts the samples of a prompt behind one copy of it, in scoring and in training, where the model allows it.
+    ``backend: vllm`` samples on a server of vLLM's (``vllm``), everything else stays here.
     """
 
     prompts_per_iteration: Count = 64
@@ -236,6 +237,7 @@ class RolloutSpec(Strict):
     final_temperature: Positive | None = None
     draws: Literal["batch", "row"] = "batch"
     generation_batch_size: Count = 64
+    share_prompts: bool = True
     backend: Literal["transformers", "vllm"] = "transformers"
     vllm: VllmSpec | None = None
 

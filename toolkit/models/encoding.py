@@ -56,6 +56,23 @@ class EncodedPrompt:
 
 
 @dataclass(frozen=True)
+class CompletionPlaces:
+    """Where the N completions of a batch stand in its B sequences; T is the longest completion.
+
+    Attributes:
+        sequence: (N,), the sequence that holds the completion.
+        before: (N, T), the place of the state that predicts each token.
+        at: (N, T), the place of each token; 0 where ``mask`` is False.
+        mask: (N, T) bool, True on real tokens.
+    """
+
+    sequence: Tensor
+    before: Tensor
+    at: Tensor
+    mask: Tensor
+
+
+@dataclass(frozen=True)
 class VlmBatch:
     """A padded batch on the model's device.
 
@@ -63,11 +80,13 @@ class VlmBatch:
         inputs: keyword arguments of the model, ``input_ids`` and ``attention_mask`` (B, L) among them.
         completion_mask: (B, L) bool, True on the tokens of the completion, its end token included.
         features: image features that replace the pixels, in the order of the images in the batch.
+        places: of the completions, where a sequence holds several of them (``toolkit.models.packing``).
     """
 
     inputs: dict[str, Tensor]
     completion_mask: Tensor
     features: tuple[ImageFeatures, ...] | None = None
+    places: CompletionPlaces | None = None
 
     def model_inputs(self) -> dict[str, Any]:
         """Arguments of one call. The features' container is new each time, because generate changes it."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from toolkit.models.encoding import VlmBatch
+from toolkit.models.encoding import CompletionPlaces, VlmBatch
 from toolkit.models.structure import inner_model, output_head, trunk
 
 __all__ = ["CompletionScores", "completion_logprobs", "score_completions"]
@@ -15,7 +15,7 @@ __all__ = ["CompletionScores", "completion_logprobs", "score_completions"]
 
 @dataclass(frozen=True)
 class CompletionScores:
-    """Per-token results of one forward; T is the longest completion, rows start at their first token.
+    """Per-token results of one forward, a row a completion; T is the longest, rows start at their first token.
 
     Attributes:
         logprobs: (B, T) float32 log-probabilities of the tokens; 0 where ``mask`` is False.
@@ -45,14 +45,15 @@ def score_completions(
 
     Args:
         model: the model, a PEFT model around it, or an engine around that; runs in its current mode and role.
-        batch: prompts with completions, padded on either side.
+        batch: prompts with completions, padded on either side, or several completions behind one prompt.
         temperature: logits are divided by it: log-probabilities of the distribution that was sampled from.
         entropy: also compute the entropy of the distribution at every position.
     """
     hidden = trunk(model)(**batch.model_inputs(), use_cache=False, return_dict=True).last_hidden_state
-    index, mask = _completion_positions(batch.completion_mask)
-    before = _take(hidden, (index - 1).clamp(min=0))
-    tokens = batch.inputs["input_ids"].gather(1, index)
+    places = batch.places or _places(batch.completion_mask)
+    sequence, mask = places.sequence.unsqueeze(1), places.mask
+    before = hidden[sequence, places.before]
+    tokens = batch.inputs["input_ids"][sequence, places.at]
     logits = _scaled(model, output_head(model)(before)).float() / temperature
     normaliser = logits.logsumexp(-1)
     logprobs = logits.gather(-1, tokens.unsqueeze(-1)).squeeze(-1) - normaliser
@@ -65,18 +66,14 @@ def score_completions(
     )
 
 
-def _completion_positions(completion_mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Positions (B, T) of the completion tokens, and which of them are real."""
+def _places(completion_mask: Tensor) -> CompletionPlaces:
+    """Those of one completion a sequence, from the mask (B, L) of its tokens."""
     lengths = completion_mask.sum(1)
     steps = torch.arange(int(lengths.max()), device=completion_mask.device)
     start = completion_mask.int().argmax(1, keepdim=True)
     mask = steps < lengths.unsqueeze(1)
-    return torch.where(mask, start + steps, 0), mask
-
-
-def _take(hidden: Tensor, index: Tensor) -> Tensor:
-    """(B, T, hidden): the states at ``index`` (B, T)."""
-    return hidden[torch.arange(index.shape[0], device=index.device).unsqueeze(1), index]
+    at = torch.where(mask, start + steps, 0)
+    return CompletionPlaces(torch.arange(len(at), device=at.device), (at - 1).clamp(min=0), at, mask)
 
 
 def _scaled(model: nn.Module, logits: Tensor) -> Tensor:

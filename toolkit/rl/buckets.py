@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
-__all__ = ["buckets"]
+__all__ = ["buckets", "run_buckets"]
 
 
 def buckets(lengths: Sequence[int], count: int) -> list[list[int]]:
@@ -19,3 +19,17 @@ def buckets(lengths: Sequence[int], count: int) -> list[list[int]]:
     order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
     bounds = [len(order) * index // count for index in range(count + 1)]
     return [order[start:end] for start, end in pairwise(bounds)]
+
+
+def run_buckets(lengths: Sequence[int], runs: Sequence[Sequence[int]], count: int) -> list[list[int]]:
+    """As ``buckets``, with the rows of a run kept together: they share a prompt, whose forward they are to share.
+
+    Args:
+        lengths: of each row.
+        runs: row numbers in runs of neighbours; with fewer runs than groups they are not kept together.
+        count: groups.
+    """
+    if len(runs) < count:
+        return buckets(lengths, count)
+    whole = [sum(lengths[row] for row in run) for run in runs]
+    return [[row for run in group for row in runs[run]] for group in buckets(whole, count)]

@@ -11,10 +11,9 @@ import torch
 
 from toolkit.config.schema import GuardSpec
 from toolkit.errors import RunFailed
-from toolkit.models.encoding import EncodedPrompt, collate
+from toolkit.models.encoding import EncodedPrompt
 from toolkit.models.loading import LoadedVlm
-from toolkit.rl.engine import Engine
-from toolkit.rl.rollout import Rollout
+from toolkit.rl.rollout import Rollout, RolloutWorker
 
 __all__ = [
     "GAP_ROWS",
@@ -33,7 +32,7 @@ GAP_ROWS = 32
 _TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.2, torch.float16: 0.2}
 
 
-def vision_gap(vlm: LoadedVlm, engine: Engine, rollout: Rollout) -> tuple[float, int]:
+def vision_gap(worker: RolloutWorker, rollout: Rollout) -> tuple[float, int]:
     """Sum over completions of log-prob with the own image minus with another row's, and their number.
 
     Nats a completion, over the first ``GAP_ROWS`` rollouts of this process. Near zero means that the policy
@@ -41,20 +40,24 @@ def vision_gap(vlm: LoadedVlm, engine: Engine, rollout: Rollout) -> tuple[float,
     whatever the rows, so that all processes make the same number of calls.
     """
     count = min(len(rollout), GAP_ROWS)
-    prompts, found = swapped(vlm, rollout.prompts[:count], [row.image_id for row in rollout.rows[:count]])
+    prompts, found = swapped(rollout.prompts[:count], [row.image_id for row in rollout.rows[:count]])
     with torch.no_grad():
-        batch = collate(vlm, prompts, [item.token_ids for item in rollout.completions[:count]])
-        output = engine.prepared(batch, temperature=rollout.temperature)
+        batch = worker.join(prompts, [item.token_ids for item in rollout.completions[:count]])
+        output = worker.engine.prepared(batch, temperature=rollout.temperature)
     width = output.logprobs.shape[1]
     difference = (rollout.logprobs[:count, :width] - output.logprobs).mul(rollout.mask[:count, :width]).sum(1)
     return float(difference[torch.tensor(found, device=difference.device)].sum()), sum(found)
 
 
 def swapped(
-    vlm: LoadedVlm, prompts: Sequence[EncodedPrompt], image_ids: Sequence[int | str]
+    prompts: Sequence[EncodedPrompt], image_ids: Sequence[int | str]
 ) -> tuple[list[EncodedPrompt], list[bool]]:
-    """Each prompt with the picture of the next row that has another one of the same size, and whether there is one."""
+    """Each prompt with the picture of the next row that has another one of the same size, and whether there is one.
+
+    Rows of one prompt object get one object again, with one picture.
+    """
     size, result, found = len(prompts), [], []
+    made: dict[tuple[int, int], EncodedPrompt] = {}
     for index, prompt in enumerate(prompts):
         candidates = ((index + step) % size for step in range(1, size))
         partner = next(
@@ -63,7 +66,11 @@ def swapped(
         )
         found.append(partner is not None and bool(prompt.image_inputs))
         other = prompts[partner] if partner is not None else prompt
-        result.append(replace(prompt, image_inputs=other.image_inputs, features=other.features))
+        new = made.setdefault(
+            (id(prompt), id(other)),
+            replace(prompt, image_inputs=other.image_inputs, features=other.features),
+        )
+        result.append(new)
     return result, found
 
 

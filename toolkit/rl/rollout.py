@@ -14,14 +14,15 @@ from torch import Tensor
 
 from toolkit.config.schema import RolloutSpec
 from toolkit.data.images import load_image
-from toolkit.models.encoding import EncodedPrompt, collate, encode_prompt
+from toolkit.models.encoding import EncodedPrompt, VlmBatch, collate, encode_prompt
 from toolkit.models.generation import GeneratedCompletion, generate
 from toolkit.models.loading import LoadedVlm
+from toolkit.models.packing import can_pack, collate_sharing, prompt_runs
 from toolkit.models.roles import POLICY, REFERENCE, role
 from toolkit.models.vision_features import with_vision_features
 from toolkit.records import PromptRow
 from toolkit.rewards.base import RewardBatch
-from toolkit.rl.buckets import buckets
+from toolkit.rl.buckets import run_buckets
 from toolkit.rl.engine import Engine
 from toolkit.rl.vllm_sampler import VllmSampler
 
@@ -108,6 +109,7 @@ class RolloutWorker:
 
     Attributes:
         temperature: at which it samples and scores; moved by a schedule.
+        shares: samples of a prompt share its forward in scoring and training.
     """
 
     def __init__(
@@ -116,6 +118,19 @@ class RolloutWorker:
         self.vlm, self.engine, self.spec, self.sampler = vlm, engine, spec, sampler
         self.temperature = spec.temperature
         self.cache = PromptCache(vlm)
+        self.shares = spec.share_prompts and spec.samples_per_prompt > 1 and can_pack(vlm)
+
+    def join(self, prompts: Sequence[EncodedPrompt], completions: Sequence[Tensor]) -> VlmBatch:
+        """A batch of prompts with a completion each; the samples of a prompt share its copy, where they may."""
+        return (collate_sharing if self.shares else collate)(self.vlm, prompts, completions)
+
+    def split(
+        self, prompts: Sequence[EncodedPrompt], completions: Sequence[Tensor], count: int
+    ) -> list[list[int]]:
+        """Row numbers in ``count`` groups of like lengths; samples that share a prompt stay together."""
+        lengths = [len(prompt.input_ids) + len(ids) for prompt, ids in zip(prompts, completions, strict=True)]
+        runs = prompt_runs(prompts) if self.shares else [[row] for row in range(len(prompts))]
+        return run_buckets(lengths, runs, count)
 
     def __enter__(self) -> RolloutWorker:
         """To be used for a run; at its end nothing is left on a server."""
@@ -218,10 +233,9 @@ class RolloutWorker:
         """Log-probabilities, values (zeros unless ``name`` is the policy) and mask ``(B, T)``."""
         width = max(len(ids) for ids in tokens)
         parts: list[tuple[Tensor, Tensor, Tensor]] = []
-        lengths = [len(prompt.input_ids) + len(ids) for prompt, ids in zip(prompts, tokens, strict=True)]
-        groups = buckets(lengths, -(-len(prompts) // self.spec.generation_batch_size))
+        groups = self.split(prompts, tokens, -(-len(prompts) // self.spec.generation_batch_size))
         for rows in groups:
-            batch = collate(self.vlm, [prompts[row] for row in rows], [tokens[row] for row in rows])
+            batch = self.join([prompts[row] for row in rows], [tokens[row] for row in rows])
             output = self.engine.prepared(
                 batch, temperature=self.temperature, role_name=name, values=name == POLICY
             )

@@ -90,7 +90,7 @@ class PpoTrainer:
         self.kl = kl_controller(recipe.kl)
         sampler = open_sampler(policy, self.engine, recipe, run.path)
         self.worker = RolloutWorker(policy, self.engine, rollout, sampler)
-        self.updater = Updater(policy, self.engine, recipe)
+        self.updater = Updater(self.worker, self.engine, recipe)
         self.order = PromptOrder(rows, recipe.rollout.prompts_per_iteration, seed=recipe.run.seed)
         self.iteration = 0
         self._unfinished: Unfinished | None = None
@@ -214,7 +214,7 @@ class PpoTrainer:
         values = iteration_numbers(
             self.engine, work.experience, work.output, work.statistics,
             group=self.recipe.rollout.samples_per_prompt,
-            gap=guards.vision_gap(self.vlm, self.engine, rollout) if measured else None,
+            gap=guards.vision_gap(self.worker, rollout) if measured else None,
         )  # fmt: skip
         values["kl/coefficient"] = self.kl.coefficient
         completions = len(rollout) * self.engine.world

@@ -10,13 +10,10 @@ from torch import Tensor
 
 from toolkit.config.schema import RlRecipe
 from toolkit.errors import RunFailed
-from toolkit.models.encoding import collate
-from toolkit.models.loading import LoadedVlm
-from toolkit.rl.buckets import buckets
 from toolkit.rl.engine import Engine
 from toolkit.rl.experience import Experience
 from toolkit.rl.losses import ValueLoss, clipped_policy_loss, clipped_value_loss
-from toolkit.rl.rollout import derived_seed
+from toolkit.rl.rollout import RolloutWorker, derived_seed
 
 __all__ = ["UpdateStatistics", "Updater", "minibatches"]
 
@@ -42,14 +39,20 @@ class UpdateStatistics:
             self.sums[name] = self.sums.get(name, 0.0) + value
 
 
-def minibatches(rows: int, count: int, *, world: int, rank: int, seed: int) -> list[list[int]]:
+def minibatches(
+    rows: int, count: int, *, world: int, rank: int, seed: int, group: int = 1
+) -> list[list[int]]:
     """Row numbers of each minibatch on this process, for ``rows`` rows a process.
 
     The rows of all processes together are cut into strata, each is shuffled by itself and gives an equal
     share to every minibatch. Rows never leave their process, and a minibatch holds the same rows whether one
-    process or several split it.
+    process or several split it. Rows come in groups of ``group`` neighbours, which stay together where that leaves
+    every minibatch an equal number of them.
     """
-    total = rows * world
+    if rows % group or (rows // group * world) % (count * world):
+        group = 1
+    units = rows // group
+    total = units * world
     # Powers of two, so that one, two and four processes choose the same cut; a cut a process always fits.
     sizes = [size for size in (8, 4, 2, 1, world) if total % (size * count) == 0 and size % world == 0]
     strata = sizes[0]
@@ -61,16 +64,24 @@ def minibatches(rows: int, count: int, *, world: int, rank: int, seed: int) -> l
         order = (torch.randperm(length, generator=generator) + stratum * length).tolist()
         for index in range(count):
             chosen[index] += order[index * share : (index + 1) * share]
+    first, behind = rank * units, (rank + 1) * units
     return [
-        [row - rank * rows for row in batch if rank * rows <= row < (rank + 1) * rows] for batch in chosen
+        [(unit - first) * group + row for unit in batch if first <= unit < behind for row in range(group)]
+        for batch in chosen
     ]
 
 
 class Updater:
-    """Runs phase 8."""
+    """Runs phase 8.
 
-    def __init__(self, vlm: LoadedVlm, engine: Engine, recipe: RlRecipe) -> None:
-        self.vlm, self.engine, self.recipe = vlm, engine, recipe
+    Args:
+        worker: joins rows into batches as it did when it scored them.
+        engine: what steps.
+        recipe: the settings.
+    """
+
+    def __init__(self, worker: RolloutWorker, engine: Engine, recipe: RlRecipe) -> None:
+        self.worker, self.engine, self.recipe = worker, engine, recipe
 
     def update(
         self,
@@ -102,10 +113,13 @@ class Updater:
     def _schedule(self, rows: int, seed: int) -> list[list[int]]:
         """The minibatches of all epochs, in order."""
         spec, ranks = self.recipe.ppo, {"world": self.engine.world, "rank": self.engine.rank}
+        group = self.recipe.rollout.samples_per_prompt if self.worker.shares else 1
         return [
             batch
             for epoch in range(spec.epochs)
-            for batch in minibatches(rows, spec.minibatches, seed=derived_seed(seed, epoch), **ranks)
+            for batch in minibatches(
+                rows, spec.minibatches, seed=derived_seed(seed, epoch), group=group, **ranks
+            )
         ]
 
     def _step(
@@ -113,8 +127,10 @@ class Updater:
     ) -> float:
         """One optimizer step on ``rows``; returns KL(behaviour, policy) in nats a completion before it."""
         micro, rollout = self.recipe.ppo.gradient_accumulation, experience.rollout
-        lengths = [len(rollout.prompts[i].input_ids) + len(rollout.completions[i].token_ids) for i in rows]
-        pieces = [[rows[place] for place in group] for group in buckets(lengths, micro)]
+        groups = self.worker.split(
+            [rollout.prompts[i] for i in rows], [rollout.completions[i].token_ids for i in rows], micro
+        )
+        pieces = [[rows[place] for place in group] for group in groups]
         counts = torch.tensor([float(experience.mask[rows].sum()), float(len(rows))], dtype=torch.float64)
         tokens, completions = self.engine.all_sum(counts).tolist()
         before = statistics.sums.get("kl_k3", 0.0)
@@ -147,8 +163,8 @@ class Updater:
     ) -> Tensor:
         """Policy, entropy and (with a critic) value loss summed over the tokens of ``rows``."""
         spec, rollout = self.recipe.ppo, experience.rollout
-        batch = collate(
-            self.vlm, [rollout.prompts[i] for i in rows], [rollout.completions[i].token_ids for i in rows]
+        batch = self.worker.join(
+            [rollout.prompts[i] for i in rows], [rollout.completions[i].token_ids for i in rows]
         )
         output = self.engine.prepared(
             batch,

@@ -81,7 +81,7 @@ def test_one_picture_empty_captions_and_equal_scores_have_a_defined_result(
     statistics = trainer.updater.update(experience, seed=1, warming_up=False)
     assert all(math.isfinite(value) for value in (*statistics.sums.values(), *statistics.grad_norms))
     assert all(torch.isfinite(item).all() for _, item in trainer.engine.module.trained_parameters())
-    gap, found = guards.vision_gap(trainer.vlm, trainer.engine, rollout)
+    gap, found = guards.vision_gap(trainer.worker, rollout)
     assert (gap, found) == (0.0, 0)
 
 

@@ -24,7 +24,7 @@ Trainers = Callable[..., PpoTrainer]
 def test_vision_gap_is_the_difference_another_picture_makes(make_trainer: Trainers) -> None:
     trainer = make_trainer()
     rollout = trainer.worker.collect(trainer.rows[:6], seed=1)
-    total, rows = guards.vision_gap(trainer.vlm, trainer.engine, rollout)
+    total, rows = guards.vision_gap(trainer.worker, rollout)
     assert rows == 6
     shifted = [*rollout.prompts[1:], rollout.prompts[0]]
     other = trainer.worker.score(rollout.rows, shifted, rollout.completions)
@@ -42,7 +42,7 @@ def test_vision_gap_of_a_blind_policy_is_zero(make_trainer: Trainers) -> None:
         for prompt in rollout.prompts
     ]
     blind = trainer.worker.score(rollout.rows, same, rollout.completions)
-    total, rows = guards.vision_gap(trainer.vlm, trainer.engine, blind)
+    total, rows = guards.vision_gap(trainer.worker, blind)
     assert rows == 4
     assert total == pytest.approx(0.0, abs=1e-4)
 
@@ -50,7 +50,7 @@ def test_vision_gap_of_a_blind_policy_is_zero(make_trainer: Trainers) -> None:
 def test_vision_gap_needs_two_pictures(make_trainer: Trainers) -> None:
     trainer = make_trainer()
     rollout = trainer.worker.collect([trainer.rows[0]] * 3, seed=1)
-    assert guards.vision_gap(trainer.vlm, trainer.engine, rollout)[1] == 0
+    assert guards.vision_gap(trainer.worker, rollout)[1] == 0
 
 
 @pytest.mark.parametrize(
