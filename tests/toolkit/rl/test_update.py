@@ -19,10 +19,11 @@ from .conftest import FAMILIES
 Trainers = Callable[..., PpoTrainer]
 
 
-def experience_of(trainer: PpoTrainer, *, seed: int = 5) -> Experience:
-    """One rollout with random scores."""
-    rollout = trainer.worker.collect(trainer.rows[:8], seed=seed)
-    scores = torch.randn(8, generator=torch.Generator().manual_seed(seed)).double().numpy()
+def experience_of(trainer: PpoTrainer, *, seed: int = 5, rows: int = 8) -> Experience:
+    """One rollout of the first ``rows`` prompts with random scores."""
+    rollout = trainer.worker.collect(trainer.rows[:rows], seed=seed)
+    generator = torch.Generator().manual_seed(seed)
+    scores = torch.randn(len(rollout), generator=generator).double().numpy()
     return build_experience(
         rollout, RewardOutput(scores), trainer.recipe.ppo, kl_coefficient=0.1, reduce=trainer.engine.all_sum
     )
