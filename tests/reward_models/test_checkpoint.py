@@ -45,7 +45,7 @@ def edit_config(folder, **values):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", ["llava", "qwen2_5_vl"])
+@pytest.mark.parametrize("family", ["llava", "idefics3", "qwen2_5_vl"])
 def test_reload_in_a_new_process_gives_the_same_scores(family, bases, new_reward, pairs, tmp_path):
     model, spec = new_reward(bases[family])
     config = describe(model.vlm, spec)

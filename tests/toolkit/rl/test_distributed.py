@@ -166,7 +166,11 @@ def one_in_bf16(
 
 @pytest.mark.parametrize(
     ("launcher", "bits"),
-    [("ddp", 4), ("zero2", 4), ("zero2-offload", 4), ("zero3", 4), ("zero2", None), ("zero3", None)],
+    [
+        (launcher, bits)
+        for bits in (4, None)
+        for launcher in ("ddp", "zero1", "zero2", "zero2-offload", "zero3")
+    ],
 )
 def test_bf16_on_two_processes_equals_one_to_a_percent(
     base: Path,
@@ -196,14 +200,15 @@ def flat(adapter: dict[str, Tensor]) -> Tensor:
     return torch.cat([adapter[name].float().flatten() for name in sorted(adapter)])
 
 
-def test_two_processes_sample_and_learn_what_one_does(base: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("launcher", ["ddp", "zero3"])
+def test_two_processes_sample_and_learn_what_one_does(base: Path, tmp_path: Path, launcher: str) -> None:
     """With draws of their own for every sample a whole run does not depend on the number of processes."""
     changes = {
         **CHANGES, "ppo__iterations": 3, "rollout__draws": "row", "rollout__samples_per_prompt": 2,
         "rollout__prompts_per_iteration": 8, "run__save_every_steps": 1,
     }  # fmt: skip
-    for name, launcher in (("one", "none"), ("two", "ddp")):
-        done = launch(launcher, {"base": str(base), "out": str(tmp_path / name), "changes": changes})
+    for name, with_what in (("one", "none"), ("two", launcher)):
+        done = launch(with_what, {"base": str(base), "out": str(tmp_path / name), "changes": changes})
         assert (tmp_path / name / "final").is_dir(), done.stderr[-4000:]
     one, two = (
         [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
