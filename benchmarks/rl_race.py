@@ -1,14 +1,15 @@
 """How long our RL loop takes to a CIDEr fixed beforehand, against the better of TRL's RLOO and GRPO trainers.
 
-    python benchmarks/rl_race.py --from out/seeds/seed-0 [--trials 4] [--seeds 0 1 2] [--iterations 60] [--json]
+    python benchmarks/rl_race.py --from out/seeds/seed-0 [--trials 4] [--seeds 0 1 2] [--limit 3840] [--json]
 
 First each side is tuned: ``--trials`` pairs of learning rate and KL weight from one grid, one run each, with a seed
 that the race does not use. The target is then SFT's CIDEr on validation pictures plus half of the best gain that any of
 these runs reached. Each side takes the pair that got there first, and races: training seconds, evaluations excluded,
-and completions until the target, for every seed. ``speedup`` is the better TRL trainer's median seconds over ours
-with pycocoevalcap as its reward, ``speedup_same_reward`` with our reward function; null where a median run of either
-side did not get there. ``…_cpu`` are the same in processor seconds, which other work on the machine leaves alone.
-One thread, full size: about an hour.
+and completions until the target, for every seed. ``speedup`` is the better TRL trainer's median seconds over ours with
+pycocoevalcap as its reward (references tokenized and counted beforehand), ``speedup_as_example`` with it called as its
+own example does, ``speedup_same_reward`` with our reward function; null where a median run of either side did not get
+there. ``…_cpu`` are the same in processor seconds, which other work on the machine leaves alone. Both sides are
+evaluated after every ``--eval-every`` completions. One thread, full size: about 50 minutes.
 """
 
 from __future__ import annotations
@@ -42,12 +43,15 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--from", dest="chain", type=Path, required=True, help="a finished quickstart")
-    parser.add_argument("--recipe", default="scenes/ppo", help="of our side")
+    parser.add_argument("--recipe", default="scenes/grpo", help="of our side")
     parser.add_argument("--trials", type=int, default=len(GRID), choices=range(1, len(GRID) + 1))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--iterations", type=int, default=60, help="a run's limit")
-    parser.add_argument("--completions", type=int, default=64, help="of an iteration")
-    parser.add_argument("--eval-every", type=int, default=3, help="iterations between evaluations")
+    parser.add_argument("--limit", type=int, default=3840, help="completions of a run at most")
+    parser.add_argument("--ours", type=int, default=128, help="completions of an iteration of our side")
+    parser.add_argument(
+        "--theirs", type=int, default=64, help="completions of an iteration, and step, of TRL's"
+    )
+    parser.add_argument("--eval-every", type=int, default=128, help="completions between evaluations")
     parser.add_argument("--val", type=int, default=200, help="validation pictures")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
     arguments = parser.parse_args()
@@ -58,9 +62,10 @@ def main() -> int:
         if not (arguments.chain / "sft" / "final").is_dir():
             raise UsageError(f"--from {arguments.chain} is no finished quickstart: sft/final is not there")
         sizes = Sizes(
-            recipe=arguments.recipe,
-            iterations=arguments.iterations,
-            completions=arguments.completions,
+            arguments.recipe,
+            limit=arguments.limit,
+            ours=arguments.ours,
+            theirs=arguments.theirs,
             eval_every=arguments.eval_every,
             val=arguments.val,
         )
@@ -89,7 +94,9 @@ def measured(chain: Path, sizes: Sizes, trials: int, seeds: list[int]) -> dict[s
             seed: reached(race(side, chain, setting, sizes, seed=seed, target=target), target)
             for seed in seeds
         }
-    same, official = ("rloo", "grpo"), ("rloo-official", "grpo-official")
+    same, official, example = (
+        tuple(f"{name}{reward}" for name in ("rloo", "grpo")) for reward in ("", "-official", "-example")
+    )
     return {
         "sft_cider": sft,
         "best_cider": best,
@@ -103,8 +110,10 @@ def measured(chain: Path, sizes: Sizes, trials: int, seeds: list[int]) -> dict[s
             for side, own in runs.items()
         },
         "speedup": ratio(runs, official, "seconds"),
+        "speedup_as_example": ratio(runs, example, "seconds"),
         "speedup_same_reward": ratio(runs, same, "seconds"),
         "speedup_cpu": ratio(runs, official, "cpu_seconds"),
+        "speedup_as_example_cpu": ratio(runs, example, "cpu_seconds"),
         "speedup_same_reward_cpu": ratio(runs, same, "cpu_seconds"),
         "fewer_completions": ratio(runs, same, "completions"),
     }

@@ -1,8 +1,8 @@
 """The two sides of ``rl_race.py``: our PPO loop and TRL's RLOO and GRPO trainers, from one SFT adapter on one task.
 
-The task is to caption with CIDEr-D as the reward. Both sides sample as many completions an iteration, four to a prompt
-where the estimator wants groups, train the same adapter on the same 4-bit base in float32, and stand still while the
-clock is stopped for an evaluation on the same validation prompts.
+The task is to caption with CIDEr-D as the reward. Both sides sample four completions to a prompt where the estimator
+wants groups, train the same adapter on the same 4-bit base in float32, and stand still while the clock is stopped for
+an evaluation on the same validation prompts, after equal numbers of completions.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from toolkit.config.catalogue import find_recipe
 from toolkit.config.loading import load_recipe
 from toolkit.config.schema import DecodingSpec, RlRecipe
 from toolkit.data.sources import load_prompt_rows
-from toolkit.errors import RecipeError
+from toolkit.errors import RecipeError, UsageError
 from toolkit.evaluation.predict import predict_rows
 from toolkit.evaluation.scoring import score_caption_results
 from toolkit.evaluation.split import prompt_text
@@ -31,19 +31,31 @@ from toolkit.runs.directory import RunDirectory
 if TYPE_CHECKING:
     from toolkit.models.loading import LoadedVlm
 
-SIDES = ("ours", "rloo", "grpo", "rloo-official", "grpo-official")
+SIDES = ("ours", "rloo", "grpo", "rloo-official", "grpo-official", "rloo-example", "grpo-example")
 GROUP = 4
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """How long, how often, on how much; ``completions`` are those of an iteration; ``recipe`` is our side's."""
+    """Completions of a run, of one iteration of each side, and between evaluations; validation pictures.
+
+    ``recipe`` is our side's.
+    """
 
     recipe: str
-    iterations: int
-    completions: int
+    limit: int
+    ours: int
+    theirs: int
     eval_every: int
     val: int
+
+    def __post_init__(self) -> None:
+        """Raises UsageError where evaluations would not fall on iterations of both sides."""
+        if self.eval_every % self.ours or self.eval_every % self.theirs or self.limit % self.eval_every:
+            raise UsageError(
+                f"completions between evaluations ({self.eval_every}) must be a multiple of those of an iteration "
+                f"({self.ours}, {self.theirs}), and divide those of a run ({self.limit})"
+            )
 
 
 @dataclass(frozen=True)
@@ -145,13 +157,13 @@ def _recipe(chain: Path, out: Path, setting: Setting, sizes: Sizes, seed: int) -
         "model.id": str(chain / "sft" / "final"),
         "data.root": str(chain / "data"),
         "rewards": [{"term": "cider", "normalise": "frozen"}],
-        "rollout.prompts_per_iteration": sizes.completions // plain.rollout.samples_per_prompt,
-        "ppo.iterations": sizes.iterations,
+        "rollout.prompts_per_iteration": sizes.ours // plain.rollout.samples_per_prompt,
+        "ppo.iterations": sizes.limit // sizes.ours,
         "kl.coefficient": setting.kl,
         "optimizer.learning_rate": setting.learning_rate,
         "run.output_dir": str(out),
         "run.seed": seed,
-        "run.eval_every_steps": sizes.eval_every,
+        "run.eval_every_steps": sizes.eval_every // sizes.ours,
         "run.save_every_steps": None,
     }
     recipe = load_recipe(path, values)
@@ -170,7 +182,7 @@ def _ours(
     place: list[PpoTrainer] = []
 
     def evaluate(vlm: LoadedVlm) -> dict[str, float]:
-        done = place[0].iteration * sizes.completions
+        done = place[0].iteration * sizes.ours
         return {"cider": clock.measure(vlm, done)}
 
     place.append(PpoTrainer(policy, reward, train, clock.rows, recipe, run, evaluate))
@@ -197,11 +209,11 @@ def _trl(
 
     from toolkit.training.precision import keeping_trainable_dtype
 
-    name, _, official = side.partition("-")
+    name, _, scorer = side.partition("-")
     config, trainer_class = {"rloo": (RLOOConfig, RLOOTrainer), "grpo": (GRPOConfig, GRPOTrainer)}[name]
     arguments = config(
-        output_dir=recipe.run.output_dir, max_steps=sizes.iterations, seed=recipe.run.seed,
-        per_device_train_batch_size=sizes.completions, num_generations=GROUP,
+        output_dir=recipe.run.output_dir, max_steps=sizes.limit // sizes.theirs, seed=recipe.run.seed,
+        per_device_train_batch_size=sizes.theirs, num_generations=GROUP,
         max_completion_length=recipe.rollout.max_new_tokens, learning_rate=setting.learning_rate, beta=setting.kl,
         lr_scheduler_type="constant", logging_steps=100_000, save_strategy="no", report_to="none",
         use_cpu=policy.device.type == "cpu", bf16=False, gradient_checkpointing=False, disable_tqdm=True,
@@ -212,10 +224,10 @@ def _trl(
         """Evaluates as the other side does."""
 
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            if state.global_step % sizes.eval_every == 0:
-                clock.measure(policy, state.global_step * sizes.completions)
+            if (done := state.global_step * sizes.theirs) % sizes.eval_every == 0:
+                clock.measure(policy, done)
 
-    reward = _official(train) if official else _adapted(recipe, policy, train)
+    reward = _official(train, scorer) if scorer else _adapted(recipe, policy, train)
     with keeping_trainable_dtype(policy.model):
         trainer = trainer_class(
             model=policy.model,
@@ -253,15 +265,20 @@ def _adapted(recipe: RlRecipe, policy: LoadedVlm, train: Sequence[PromptRow]) ->
     return as_trl_reward(reward, end_token_id=policy.tokenizer.eos_token_id)
 
 
-def _official(train: Sequence[PromptRow]) -> Callable[..., list[float]]:
-    """pycocoevalcap with its tokenizer, the references tokenized and counted beforehand."""
+def _official(train: Sequence[PromptRow], way: str) -> Callable[..., list[float]]:
+    """pycocoevalcap with its tokenizer.
+
+    ``official``: references tokenized and counted beforehand. ``example``: as its own example calls it, references
+    tokenized again in every call and document frequencies those of the batch.
+    """
     from caption_corpus import Corpus
     from official_captions import Official
 
     official = Official(Corpus("scenes", {row.image_id: list(row.references) for row in train}, []))
+    scored = {"official": official.reward, "example": lambda *given: official.example(*given)[1]}[way]
 
     def cider(completions: Sequence[Any], image_id: Sequence[Any], **columns: Any) -> list[float]:
         texts = [completion[-1]["content"] for completion in completions]
-        return [float(score) for score in official.reward(list(image_id), texts)]
+        return [float(score) for score in scored(list(image_id), texts)]
 
     return cider

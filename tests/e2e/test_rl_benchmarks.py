@@ -57,11 +57,12 @@ def test_methods_are_trained_evaluated_and_kept(smoke: Path, tmp_path: Path) -> 
 
 def test_the_race_runs_and_counts(smoke: Path) -> None:
     pytest.importorskip("pycocoevalcap")
-    sizes = ["--trials", "1", "--seeds", "0", "--iterations", "2", "--completions", "16", "--eval-every", "1"]
-    found = result("rl_race.py", "--from", str(smoke), *sizes, "--val", "8")
+    sizes = ["--limit", "32", "--ours", "16", "--theirs", "8", "--eval-every", "16", "--val", "8"]
+    found = result("rl_race.py", "--from", str(smoke), "--trials", "1", "--seeds", "0", *sizes)
     assert found["sft_cider"] <= found["target_cider"] <= found["best_cider"]
-    assert found["runs"].keys() == {"ours", "rloo", "grpo", "rloo-official", "grpo-official"}
+    theirs = {f"{name}{reward}" for name in ("rloo", "grpo") for reward in ("", "-official", "-example")}
+    assert found["runs"].keys() == {"ours"} | theirs
     reached = [run for own in found["runs"].values() for run in own.values() if run is not None]
     assert all(0 <= run["completions"] <= 32 for run in reached)
     assert all(run["cider"] >= found["target_cider"] for run in reached)
-    assert {"speedup", "speedup_same_reward"} <= found.keys()
+    assert {"speedup", "speedup_as_example", "speedup_same_reward"} <= found.keys()
