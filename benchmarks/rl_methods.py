@@ -11,7 +11,8 @@ interrupted and repeated. A run takes as long as the quickstart's PPO, an evalua
 ``--json`` prints ``{"seeds": {seed: {system: {"scores", "vision_gap", "minus_sft", …}}}, "aims": {seed: …}}``; trained
 systems also have ``rollouts``, ``seconds`` and ``warnings`` (what the guard rails said). ``vision_gap`` is a score with
 the right pictures minus that with shuffled ones; differences are ``{"mean", "low", "high"}`` with 95 % paired-bootstrap
-intervals.
+intervals. ``--sft-steps N`` first trains an SFT adapter of N steps and starts all runs from that: how far a reward
+carries a policy that imitation has not brought to the end.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # a checkout that is not installed serves too
-from rl_methods_recipes import METHODS, eval_recipe, rl_recipe, same_training
+from rl_methods_recipes import METHODS, eval_recipe, rl_recipe, same_training, sft_recipe
 from rl_methods_tables import tables
 
 from toolkit.cli.guard import guarded, libraries_on_stderr
@@ -53,6 +54,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                         help="finished quickstarts, one for each seed")  # fmt: skip
     parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
     parser.add_argument("--iterations", type=int, help="of every run; that of the recipe by default")
+    parser.add_argument(
+        "--sft-steps", type=int, help="start from an SFT of so many steps, not the quickstart's"
+    )
     parser.add_argument("--out", type=Path, default=Path("out/rl-methods"))
     parser.add_argument("--json", action="store_true", help="one JSON object instead of tables")
     arguments = parser.parse_args(argv)
@@ -67,7 +71,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 if seed in seeds:
                     raise UsageError(f"--from {chain}: a quickstart of seed {seed} was named before it")
                 folder = arguments.out / f"seed-{seed}"
-                seeds[seed] = measured(chain, folder, arguments.methods, seed, arguments.iterations)
+                start = started(chain, folder, arguments.sft_steps)
+                seeds[seed] = measured(chain, folder, arguments.methods, seed, arguments.iterations, start)
         found = {"seeds": seeds, "aims": {seed: aims(systems) for seed, systems in seeds.items()}}
         for systems in seeds.values():
             for system in systems.values():
@@ -95,14 +100,23 @@ def seed_of(chain: Path) -> int:
     return load_recipe(chain / "recipe.resolved.yaml").run.seed
 
 
+def started(chain: Path, folder: Path, steps: int | None) -> Path | None:
+    """The SFT adapter of ``steps`` steps, trained here if it is missing; None: that of ``chain`` serves."""
+    if steps is None:
+        return None
+    recipe = sft_recipe(chain, folder / "sft", steps=steps)
+    _run(recipe)
+    return Path(recipe.run.output_dir) / "final"
+
+
 def measured(
-    chain: Path, folder: Path, methods: Sequence[str], seed: int, iterations: int | None
+    chain: Path, folder: Path, methods: Sequence[str], seed: int, iterations: int | None, start: Path | None
 ) -> dict[str, dict[str, Any]]:
     """Train and evaluate what is missing; what is known of every system, ``draws`` for further differences."""
     systems: dict[str, dict[str, Any]] = {}
-    policies = {name: chain / name / "final" for name in BASELINES}
+    policies = {name: chain / name / "final" for name in BASELINES} if start is None else {"sft": start}
     for name in methods:
-        run, facts = trained(name, chain, folder, seed, iterations)
+        run, facts = trained(name, chain, folder, seed, iterations, start)
         policies[name] = run / "final"
         systems[name] = facts
     for name, policy in policies.items():
@@ -118,12 +132,12 @@ def measured(
 
 
 def trained(
-    name: str, chain: Path, folder: Path, seed: int, iterations: int | None
+    name: str, chain: Path, folder: Path, seed: int, iterations: int | None, start: Path | None
 ) -> tuple[Path, dict[str, Any]]:
     """The run of a method, trained here unless the quickstart's PPO is of the same recipe; rollouts and seconds."""
-    recipe = rl_recipe(name, chain, folder / name, seed=seed, iterations=iterations)
+    recipe = rl_recipe(name, chain, folder / name, seed=seed, iterations=iterations, start=start)
     run = Path(recipe.run.output_dir)
-    if not run.exists() and _has_trained(chain / "ppo", recipe):
+    if start is None and not run.exists() and _has_trained(chain / "ppo", recipe):
         run = chain / "ppo"
         _log.info("%s is %s", name, run)
     else:

@@ -14,7 +14,7 @@ from typing import Any
 
 from toolkit.config.catalogue import find_recipe
 from toolkit.config.loading import load_recipe
-from toolkit.config.schema import EvalRecipe, RewardTerm, RlRecipe
+from toolkit.config.schema import EvalRecipe, RewardTerm, RlRecipe, SftRecipe
 from toolkit.errors import RecipeError
 
 COMPOSITE = "scenes/ppo"
@@ -44,15 +44,35 @@ METHODS: Mapping[str, Method] = {
 }
 
 
-def rl_recipe(name: str, chain: Path, out: Path, *, seed: int, iterations: int | None) -> RlRecipe:
+def sft_recipe(chain: Path, out: Path, *, steps: int) -> SftRecipe:
+    """The SFT of ``chain`` with another number of steps, in ``out``."""
+    path = chain / "sft" / "recipe.resolved.yaml"
+    values: dict[str, Any] = {
+        "model.id": str(chain / "base" / "final"),
+        "data.root": str(chain / "data"),
+        "trainer.max_steps": steps,
+        "run.output_dir": str(out),
+        "run.save_every_steps": None,
+        "run.eval_every_steps": None,
+    }
+    recipe = load_recipe(path, values)
+    if not isinstance(recipe, SftRecipe):
+        raise RecipeError(str(path), f"stage: expected 'sft', found '{recipe.stage}'")
+    return recipe
+
+
+def rl_recipe(
+    name: str, chain: Path, out: Path, *, seed: int, iterations: int | None, start: Path | None = None
+) -> RlRecipe:
     """The recipe of one method.
 
     Args:
         name: of ``METHODS``.
-        chain: a finished quickstart; SFT adapter, reward model and data are its.
+        chain: a finished quickstart; reward model and data are its.
         out: the run's directory.
         seed: of the run.
         iterations: how many, where they are not the recipe's.
+        start: the SFT adapter, where it is not that of ``chain``.
 
     Raises:
         RecipeError: the rollouts of the composite recipe cannot be split into this one's groups.
@@ -65,7 +85,7 @@ def rl_recipe(name: str, chain: Path, out: Path, *, seed: int, iterations: int |
         problem = f"{rollouts} rollouts are no whole number of groups of {plain.rollout.samples_per_prompt}"
         raise RecipeError(method.recipe, problem)
     values: dict[str, Any] = {
-        "model.id": str(chain / "sft" / "final"),
+        "model.id": str(start or chain / "sft" / "final"),
         "data.root": str(chain / "data"),
         "rewards": [term.model_dump(mode="json") for term in _terms(method, composite, chain)],
         "rollout.prompts_per_iteration": prompts,

@@ -55,6 +55,17 @@ def test_methods_are_trained_evaluated_and_kept(smoke: Path, tmp_path: Path) -> 
     assert (tmp_path / "seed-0" / "ppo-composite" / "finished.json").stat().st_mtime_ns == written
 
 
+def test_methods_from_a_shorter_sft(smoke: Path, tmp_path: Path) -> None:
+    command = ["--methods", "grpo-composite", "--iterations", "1", "--sft-steps", "3", "--out", str(tmp_path)]
+    systems = result("rl_methods.py", "--from", str(smoke), *command)["seeds"]["0"]
+    assert list(systems) == ["sft", "grpo-composite"]
+    written = (tmp_path / "seed-0" / "sft" / "recipe.resolved.yaml").read_text()
+    assert "max_steps: 3" in written
+    chain = json.loads((smoke / "eval" / "summary.json").read_text())
+    assert systems["sft"]["scores"]["cider"] != chain["rows"]["sft"]["cider"]
+    assert systems["grpo-composite"]["rollouts"] > 0
+
+
 def test_the_race_runs_and_counts(smoke: Path) -> None:
     pytest.importorskip("pycocoevalcap")
     sizes = ["--limit", "32", "--ours", "16", "--theirs", "8", "--eval-every", "16", "--val", "8"]
