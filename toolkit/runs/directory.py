@@ -30,6 +30,14 @@ __all__ = ["RunDirectory"]
 
 _log = logging.getLogger("vlm_rlhf.runs")
 _BOOKKEEPING = ("recipe.resolved.yaml", "environment.json", ".lock")
+# Where things are and how long to wait for them: a run goes on from another place.
+_PLACES = frozenset(
+    {
+        "run.output_dir",
+        *(f"rollout.vllm.{key}" for key in ("url", "served_model", "adapter_folder", "max_requests")),
+        *(f"rollout.vllm.{key}" for key in ("timeout_seconds", "retry_seconds")),
+    }
+)
 
 
 class RunDirectory:
@@ -168,12 +176,12 @@ class RunDirectory:
     def changed_keys(self, recipe: Recipe) -> list[str]:
         """Differences between the recipe that began this run and ``recipe``, as ``key: was → is``.
 
-        ``run.output_dir`` does not count: a directory may have been moved. A key that is younger than the run had
-        its default.
+        ``run.output_dir`` does not count, nor where a sampling server is: directories and servers may have been moved.
+        A key that is younger than the run had its default.
         """
         before = _leaves(with_defaults(self.recipe_file.read_text(encoding="utf-8")), self.recipe_file)
         now = _leaves(resolved_yaml(recipe), self.recipe_file)
-        keys = [key for key in dict.fromkeys([*before, *now]) if key != "run.output_dir"]
+        keys = [key for key in dict.fromkeys([*before, *now]) if key not in _PLACES]
         return [
             f"{key}: was {before.get(key, 'absent')}, is {now.get(key, 'absent')}"
             for key in keys
