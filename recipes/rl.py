@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from toolkit.cli.stage import stage_main
-from toolkit.config.schema import DecodingSpec, RlRecipe
+from toolkit.config.schema import DecodingSpec, RlRecipe, VllmSpec
 from toolkit.errors import CheckpointError
 from toolkit.records import PromptRow
 from toolkit.runs.directory import RunDirectory
@@ -32,9 +32,12 @@ def run(recipe: RlRecipe, directory: RunDirectory, resume: bool) -> None:
 
     rows, val_rows = load_parts(recipe.data, load_prompt_rows)
     from toolkit.models.loading import load_vlm
+    from toolkit.models.vllm_server import connect
     from toolkit.rewards.building import build_reward
     from toolkit.rl.trainer import PpoTrainer
 
+    if recipe.rollout.backend == "vllm":  # a server that is not there is told before a model loads
+        connect(recipe.rollout.vllm or VllmSpec(), recipe.model)
     policy = load_vlm(recipe.model, trainable=True)
     learned = {
         term.model: load_learned(policy, recipe, term.model)

@@ -15,11 +15,12 @@ from accelerate.utils import broadcast_object_list, gather_object
 
 from toolkit.config.schema import ModelSpec, RlRecipe, RolloutSpec, VllmSpec
 from toolkit.data.images import load_image
-from toolkit.errors import RunFailed, ToolkitError
+from toolkit.errors import RecipeError, RunFailed, ToolkitError
 from toolkit.models.encoding import EncodedPrompt
 from toolkit.models.generation import GeneratedCompletion
 from toolkit.models.loading import LoadedVlm
 from toolkit.models.roles import POLICY, role_parameters
+from toolkit.models.structure import language_model_name
 from toolkit.models.vllm_protocol import (
     ProtocolError,
     Sampling,
@@ -33,7 +34,7 @@ from toolkit.records import PromptRow
 from toolkit.rl.engine import Engine
 from toolkit.runs.atomic import atomic_directory
 
-__all__ = ["SamplerFailed", "VllmSampler", "open_sampler"]
+__all__ = ["SamplerFailed", "VllmSampler", "check_layers", "open_sampler"]
 
 _logger = logging.getLogger("vlm_rlhf.rl")
 
@@ -49,6 +50,22 @@ def open_sampler(vlm: LoadedVlm, engine: Engine, recipe: RlRecipe, run: Path) ->
     return VllmSampler(vlm, engine, recipe.model, recipe.rollout, run / "vllm-adapters")
 
 
+def check_layers(vlm: LoadedVlm) -> None:
+    """A vLLM server ignores what an adapter changes outside the language model, and says so in its log alone.
+
+    Raises:
+        RecipeError: the policy's adapter has such parts.
+    """
+    inside = f".{language_model_name(vlm.model)}."
+    beside = [name for name, _ in role_parameters(vlm.model, POLICY) if inside not in f".{name}"]
+    if beside:
+        raise RecipeError(
+            "rollout.backend",
+            f"vllm adapts the language model alone; this adapter has {len(beside)} other parts, such as {beside[0]}",
+            remedy="use rollout.backend: transformers, or an adapter of the language model",
+        )
+
+
 class VllmSampler:
     """Samples of the policy as it is now, drawn by a server.
 
@@ -61,7 +78,7 @@ class VllmSampler:
 
     Raises:
         EnvironmentLacking: no server, or one without adapters or the token route.
-        RecipeError: it serves another base.
+        RecipeError: it serves another base, or the adapter is one that it would not take whole.
     """
 
     def __init__(
@@ -69,6 +86,7 @@ class VllmSampler:
     ) -> None:
         self.vlm, self.engine, self.spec = vlm, engine, spec
         self.settings = spec.vllm or VllmSpec()
+        check_layers(vlm)
         self.server, self.base = connect(self.settings, model)
         self.folder = Path(self.settings.adapter_folder or folder).expanduser().resolve()
         self._loaded: str | None = None  # on the first process: the adapter that the server has
@@ -106,7 +124,7 @@ class VllmSampler:
         if not self.engine.is_main:
             return
         if self._loaded is not None:
-            self.server.retry_seconds = 0.0
+            self.server.timeout_seconds, self.server.retry_seconds = 10.0, 0.0
             self._unload(self._loaded)
         shutil.rmtree(self.folder, ignore_errors=True)
 

@@ -124,6 +124,11 @@ def test_correct_recipes_pass(inputs: Path) -> None:
         (["ppo.critic_warmup_iterations=40"], "ppo.critic_warmup_iterations: the policy never trains: all 40 iterations are warm-up"),
         (["kl.controller=adaptive", "kl.coefficient=0"], "kl.coefficient: an adaptive controller multiplies it"),
         (["run.eval_every_steps=5"], "run.eval_every_steps: nothing to evaluate on: data.val is empty"),
+        (["rollout.vllm.max_requests=4"], "rollout.vllm: is read with rollout.backend 'vllm', found 'transformers'"),
+        (["rollout.backend=vllm", "model.id=base"], "rollout.backend: vllm gets the policy as an adapter: add model.lora"),
+        (["rollout.backend=vllm", "rollout.vllm.mismatch_action=off", "rollout.vllm.mismatch_max_nats=0.1"], "mismatch_action is 'off': take the line out"),
+        (["rollout.backend=vllm", "rollout.vllm.url=localhost:8000"], "rollout.vllm.url: "),
+        (["rollout.backend=vllm", "rollout.vllm.importance_cap=0.5"], "rollout.vllm.importance_cap: "),
     ],
 )  # fmt: skip
 def test_rl_problems(inputs: Path, overrides: list[str], expected: str) -> None:

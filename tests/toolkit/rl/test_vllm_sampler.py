@@ -9,13 +9,18 @@ from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForImageTextToText
 
+from toolkit.config.schema import ModelSpec
 from toolkit.errors import EnvironmentLacking, RecipeError
+from toolkit.models.loading import load_vlm
 from toolkit.models.roles import role_parameters
 from toolkit.rl.sampler_agreement import importance_weighted, mismatch
 from toolkit.rl.trainer import PpoTrainer
-from toolkit.rl.vllm_sampler import SamplerFailed
+from toolkit.rl.vllm_sampler import SamplerFailed, check_layers
 
+from .conftest import load_policy
 from .vllm_stand_in import StandIn
 
 Build = Callable[..., PpoTrainer]
@@ -238,3 +243,12 @@ def test_another_base(base: Path, bases: dict[str, Path], make_trainer: Build) -
         assert caught.value.exit_code == 2
         changes["rollout"]["vllm"]["served_model"] = str(base)
         make_trainer(name="named", **changes)  # the recipe's own word for it is taken
+
+
+def test_an_adapter_of_the_tower_is_refused(base: Path, tmp_path: Path) -> None:
+    model = AutoModelForImageTextToText.from_pretrained(base)
+    get_peft_model(model, LoraConfig(r=4, target_modules=["q_proj"])).save_pretrained(tmp_path)
+    everywhere = load_vlm(ModelSpec(id=str(tmp_path)), trainable=True)
+    with pytest.raises(RecipeError, match="adapts the language model alone; this adapter has 2 other parts"):
+        check_layers(everywhere)
+    check_layers(load_policy(base))
