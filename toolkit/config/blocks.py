@@ -146,11 +146,17 @@ class RunSpec(Strict):
 
 
 class OptimizerSpec(Strict):
-    """The optimizer of our own loops (TRL stages take theirs from ``trainer:``)."""
+    """The optimizer of our own loops (TRL stages take theirs from ``trainer:``).
+
+    Both learning rates rise linearly over ``warmup_iterations`` and then follow ``schedule`` down to 0 behind the last
+    iteration; ``constant`` stays.
+    """
 
     name: Literal["adamw", "adamw_8bit", "paged_adamw_8bit"] = "adamw"
     learning_rate: Positive = 1e-4
     head_learning_rate: Positive = 2e-3
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    warmup_iterations: Annotated[int, Field(ge=0)] = 0
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
     betas: tuple[Fraction, Fraction] = (0.9, 0.95)
     max_grad_norm: Positive | None = 1.0
@@ -226,7 +232,7 @@ class RolloutSpec(Strict):
     ``temperature`` moves linearly to ``final_temperature`` over the run, where that is given. ``draws: row`` makes the
     random numbers of a completion a function of seed, sample and epoch, so that any number of processes and any
     ``generation_batch_size`` sample the same; ``batch`` draws one stream a process and iteration. ``share_prompts``
-    puts the samples of a prompt behind one copy of it, in scoring and in training, where the model allows it.
+    puts the samples of a prompt behind one copy of it, in all that is done with them, where the model allows it.
     ``backend: vllm`` samples on a server of vLLM's (``vllm``), everything else stays here.
     """
 

@@ -184,6 +184,11 @@ def _check_ppo(recipe: schema.RlRecipe, findings: Findings, launch: str) -> None
     parts = ppo.minibatches * ppo.gradient_accumulation
     if samples < parts:
         findings.add("ppo.minibatches", f"{samples} samples an iteration cannot be cut into {parts} parts")
+    if recipe.optimizer.warmup_iterations >= ppo.iterations:
+        findings.add(
+            "optimizer.warmup_iterations",
+            f"found {recipe.optimizer.warmup_iterations} of {ppo.iterations} iterations; leave some to the full rate",
+        )
     if ppo.critic_warmup_iterations >= ppo.iterations:
         findings.add(
             "ppo.critic_warmup_iterations",

@@ -8,6 +8,7 @@ step.
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -21,7 +22,7 @@ from toolkit.errors import EnvironmentLacking, RunFailed
 from toolkit.rl.policy_value import PolicyValue
 from toolkit.runs.processes import process_count
 
-__all__ = ["Engine", "build_optimizer"]
+__all__ = ["Engine", "build_optimizer", "learning_rate_scale"]
 
 
 def build_optimizer(module: PolicyValue, spec: OptimizerSpec) -> torch.optim.Optimizer:
@@ -52,6 +53,16 @@ def build_optimizer(module: PolicyValue, spec: OptimizerSpec) -> torch.optim.Opt
         ) from error
     kind = optim.AdamW8bit if spec.name == "adamw_8bit" else optim.PagedAdamW8bit
     return kind(groups, **options)
+
+
+def learning_rate_scale(spec: OptimizerSpec, iteration: int, iterations: int) -> float:
+    """What the learning rates of an iteration (from 0) are multiplied by: warm-up, then the schedule."""
+    if iteration < spec.warmup_iterations:
+        return (iteration + 1) / spec.warmup_iterations
+    done = (iteration - spec.warmup_iterations) / max(1, iterations - spec.warmup_iterations)
+    return {"constant": 1.0, "linear": 1.0 - done, "cosine": 0.5 * (1.0 + math.cos(math.pi * done))}[
+        spec.schedule
+    ]
 
 
 class Engine:
@@ -86,6 +97,7 @@ class Engine:
         self.accelerator = Accelerator(gradient_accumulation_plugin=plugin)
         self.module, self.spec, self.accumulation = module, spec, accumulation
         self.optimizer = build_optimizer(module, spec)
+        self._rates = [group["lr"] for group in self.optimizer.param_groups]
         self._names = module.trained_parameters()
         self._check_world()
         self.deepspeed = self.accelerator.distributed_type == DistributedType.DEEPSPEED
@@ -114,9 +126,15 @@ class Engine:
         """Whether ``flag`` is set on any process."""
         return float(self.all_sum(torch.tensor(float(flag), dtype=torch.float64))) > 0
 
-    def hold_policy(self, held: bool) -> None:
-        """Hold the policy's adapter still (learning rate 0) or release it: critic warm-up."""
-        self.optimizer.param_groups[0]["lr"] = 0.0 if held else self.spec.learning_rate
+    def anneal(self, iteration: int, iterations: int) -> None:
+        """Give the learning rates what the schedule says for ``iteration`` (from 0)."""
+        scale = learning_rate_scale(self.spec, iteration, iterations)
+        for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
+            group["lr"] = rate * scale
+
+    def hold_policy(self) -> None:
+        """Hold the policy's adapter still (learning rate 0) until ``anneal`` is called again: critic warm-up."""
+        self.optimizer.param_groups[0]["lr"] = 0.0
 
     def step(self, losses: Sequence[Callable[[], Tensor]]) -> float:
         """One optimizer step: each loss is computed and backpropagated in turn, gradients add up.

@@ -82,6 +82,7 @@ def iteration_numbers(
         values["value/spread"] = experience.value_spread
     values["optimizer/grad_norm"] = float(np.mean(statistics.grad_norms))
     values["optimizer/updates"] = float(statistics.updates)
+    values["optimizer/learning_rate"] = float(engine.optimizer.param_groups[0]["lr"])
     values["rollout/temperature"] = experience.rollout.temperature
     return values
 

@@ -171,6 +171,7 @@ class RolloutWorker:
                     max_new_tokens=self.spec.max_new_tokens,
                     num_samples=samples,
                     batch_size=self.spec.generation_batch_size,
+                    share_prefill=self.spec.share_prompts,
                     **drawn,
                 )
         return [prompt for prompt in prompts for _ in range(samples)], completions

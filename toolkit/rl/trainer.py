@@ -186,6 +186,7 @@ class PpoTrainer:
 
     def _update(self, work: Unfinished, *, seed: int, first: bool) -> UpdateStatistics:
         """Phase 8, with the checks of the first update."""
+        self.engine.anneal(self.iteration, self.recipe.ppo.iterations)
         update = functools.partial(
             self.updater.update,
             work.experience,

@@ -99,7 +99,8 @@ class Updater:
         """
         limit = self.recipe.kl.stop_epochs_above_nats
         statistics = statistics or UpdateStatistics()
-        self.engine.hold_policy(warming_up)
+        if warming_up:
+            self.engine.hold_policy()
         for rows in self._schedule(len(experience.rollout), seed)[statistics.updates :]:
             if stop():
                 statistics.broken_off = True

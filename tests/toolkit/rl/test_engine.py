@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
 import pytest
 import torch
 
+from toolkit.config.blocks import OptimizerSpec
 from toolkit.errors import RecipeError, RunFailed
 from toolkit.models.roles import role_parameters, roles_of
-from toolkit.rl.engine import build_optimizer
+from toolkit.rl.engine import build_optimizer, learning_rate_scale
 from toolkit.rl.policy_value import build_policy_value
 from toolkit.rl.trainer import PpoTrainer
 
@@ -51,6 +53,43 @@ def test_learning_rates_and_clipping_reach_the_optimizer(make_trainer: Trainers)
     assert head.grad is not None
     assert float(head.grad) == pytest.approx(1e-4, rel=1e-3)
     assert float(head.detach()) == pytest.approx(-trainer.recipe.optimizer.head_learning_rate, rel=1e-3)
+
+
+def test_schedules_are_functions_of_the_iteration() -> None:
+    def scales(**spec: object) -> list[float]:
+        return [learning_rate_scale(OptimizerSpec.model_validate(spec), i, 8) for i in range(8)]
+
+    assert scales() == [1.0] * 8
+    assert scales(schedule="linear") == pytest.approx([1 - i / 8 for i in range(8)])
+    assert scales(schedule="linear", warmup_iterations=4)[:5] == pytest.approx([0.25, 0.5, 0.75, 1.0, 1.0])
+    assert scales(schedule="linear", warmup_iterations=4)[-1] == pytest.approx(0.25)
+    cosine = scales(schedule="cosine")
+    assert (cosine[0], cosine[4]) == pytest.approx((1.0, 0.5))
+    assert cosine == sorted(cosine, reverse=True)
+
+
+@pytest.mark.parametrize("warming", [0, 2])
+def test_all_groups_anneal_and_the_policy_is_held_in_the_critics_warm_up(
+    make_trainer: Trainers, warming: int
+) -> None:
+    trainer = make_trainer(
+        optimizer__schedule="linear", ppo__iterations=4, ppo__critic_warmup_iterations=warming,
+        optimizer__learning_rate=1e-3, optimizer__head_learning_rate=4e-3,
+    )  # fmt: skip
+    seen = []
+    step = trainer.engine.step
+    trainer.engine.step = lambda losses: (  # type: ignore[method-assign]
+        seen.append(tuple(group["lr"] for group in trainer.engine.optimizer.param_groups)) or step(losses)
+    )
+    trainer.train()
+    by_iteration = list(dict.fromkeys(seen))
+    scales = (1.0, 0.75, 0.5, 0.25)
+    assert [head for _, head in by_iteration] == pytest.approx([4e-3 * scale for scale in scales])
+    expected = [0.0 if index < warming else 1e-3 * scale for index, scale in enumerate(scales)]
+    assert [policy for policy, _ in by_iteration] == pytest.approx(expected)
+    lines = [json.loads(line) for line in (trainer.run.path / "metrics.jsonl").read_text().splitlines()]
+    logged = [line["optimizer/learning_rate"] for line in lines if "optimizer/learning_rate" in line]
+    assert logged == pytest.approx(expected)
 
 
 def test_one_base_holds_all_roles(make_trainer: Trainers) -> None:
