@@ -1,12 +1,14 @@
 """Every recipe that ships loads, its trainer keys exist, and chains name recipes that exist."""
 
+import io
 import json
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 
 from toolkit.config.catalogue import find_recipe
-from toolkit.config.loading import load_recipe
+from toolkit.config.loading import load_recipe, resolved_yaml, with_defaults
 from toolkit.config.pipeline import load_links
 from toolkit.config.schema import PipelineRecipe
 from toolkit.config.trainer_keys import trainer_problems
@@ -26,6 +28,23 @@ def test_recipe_loads_and_is_found_by_name(path):
     assert (path.parent / "..").resolve() == CONFIGS.resolve()
     if hasattr(recipe, "trainer"):
         assert not list(trainer_problems(recipe.stage, recipe.trainer))
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_a_run_of_an_earlier_version_is_read_with_the_keys_added_since(path):
+    """Any key of a block may be younger than the run: without it the recipe that began the run reads the same."""
+    text = resolved_yaml(load_recipe(path))
+    assert with_defaults(text) == text
+    recipe = YAML(typ="safe").load(text)
+    for block in ("run", "rollout", "optimizer", "model"):
+        for key in [*recipe.get(block, {})]:
+            value = recipe[block].pop(key)
+            buffer = io.StringIO()
+            YAML(typ="safe").dump(recipe, buffer)
+            found = YAML(typ="safe").load(with_defaults(buffer.getvalue()))
+            required = (block, key) in {("run", "output_dir"), ("model", "id")}
+            assert (key in found[block]) != required
+            recipe[block][key] = value
 
 
 @pytest.mark.parametrize("path", [p for p in FILES if "stage: pipeline" in p.read_text()], ids=name_of)

@@ -85,10 +85,10 @@ def with_defaults(text: str) -> str:
     A text that is no recipe any more comes back as it is.
     """
     tree = parse_text(text, "recipe", [])
-    try:
-        return (
-            text if tree is None else resolved_yaml(TypeAdapter(schema.Recipe).validate_python(plain(tree)))
-        )
+    if tree is None:
+        return text
+    try:  # as JSON, which has no tuples: a list is one there, and in strict Python it is not
+        return resolved_yaml(TypeAdapter(schema.Recipe).validate_json(json.dumps(plain(tree))))
     except ValidationError:
         return text
 
