@@ -10,6 +10,7 @@ from toolkit.config import schema
 from toolkit.config.devices import gpu_count
 from toolkit.config.findings import Findings
 from toolkit.config.messages import suggestion
+from toolkit.config.policy_checks import check_policy
 from toolkit.config.rollout_checks import check_backend
 
 __all__ = ["REWARD_TERMS", "check_combinations"]
@@ -52,6 +53,7 @@ def check_combinations(recipe: schema.Recipe, findings: Findings, launch: str = 
         _check_rewards("rewards", recipe.rewards, findings)
         _check_ppo(recipe, findings, launch)
         check_backend(recipe, findings)
+        check_policy(recipe, findings, launch)
     if isinstance(recipe, schema.EvalRecipe) and recipe.best_of_n is not None and recipe.reward_model is None:
         findings.add("best_of_n", "the reward model chooses: expected reward_model, found none")
     if isinstance(recipe, schema.EvalRecipe):
@@ -197,15 +199,12 @@ def _check_ppo(recipe: schema.RlRecipe, findings: Findings, launch: str) -> None
     if recipe.kl.controller == "adaptive" and recipe.kl.coefficient == 0:
         findings.add("kl.coefficient", "an adaptive controller multiplies it, so it stays 0; start above 0")
     _check_estimator(recipe, findings)
-    if ppo.critic == "adapter":
-        if recipe.model.lora is None and (Path(recipe.model.id) / "config.json").is_file():
-            findings.add("ppo.critic", "an adapter critic needs a LoRA policy: add model.lora, or use shared")
-        if launch.startswith("zero3") and recipe.model.gradient_checkpointing:
-            findings.add(
-                "model.gradient_checkpointing",
-                f"{launch} forces re-entrant checkpointing, which recomputes the critic's layers with the policy's "
-                "adapter; use ppo.critic=shared, or no checkpointing",
-            )
+    if ppo.critic == "adapter" and launch.startswith("zero3") and recipe.model.gradient_checkpointing:
+        findings.add(
+            "model.gradient_checkpointing",
+            f"{launch} forces re-entrant checkpointing, which recomputes the critic's layers with the policy's "
+            "adapter; use ppo.critic=shared, or no checkpointing",
+        )
     if launch.startswith("zero3") and recipe.kl.refresh_reference_every_iterations is not None:
         findings.add(
             "kl.refresh_reference_every_iterations",

@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import get_args
 
+from toolkit.config.document import read_tree
 from toolkit.config.pipeline_blocks import Launcher
 
-__all__ = ["LAUNCHERS", "launch_problem"]
+__all__ = ["LAUNCHERS", "RL_WITHOUT_FSDP", "accelerate_type", "launch_problem"]
 
 LAUNCHERS: tuple[str, ...] = get_args(Launcher)
+RL_WITHOUT_FSDP = (
+    "an rl recipe does not run under FSDP: it samples and saves from whole weights, which are gathered under "
+    "DeepSpeed alone; expected ddp or one of the zero launchers"
+)
+
+
+def accelerate_type(launch: str) -> str:
+    """``distributed_type`` of a launcher, in accelerate's words; of a ``FILE.yaml`` what stands in it, or ''."""
+    if launch in LAUNCHERS:
+        return {"none": "NO", "ddp": "MULTI_GPU", "fsdp": "FSDP"}.get(launch, "DEEPSPEED")
+    path = Path(launch)
+    root = read_tree(path, []) if path.is_file() else None
+    found = root.child("distributed_type") if root is not None else None
+    return str(found.value) if found is not None else ""
 
 
 def launch_problem(stage: str, launch: str, processes: int | None) -> tuple[str, str] | None:
@@ -24,4 +40,6 @@ def launch_problem(stage: str, launch: str, processes: int | None) -> tuple[str,
         return f"--launch {launch}: a {stage} recipe runs in one process", "give --launch to a stage's recipe"
     if stage == "eval" and (launch.startswith("zero") or launch == "fsdp"):
         return f"--launch {launch}: an eval recipe shares batches, never weights", "use --launch ddp, or none"
+    if stage == "rl" and accelerate_type(launch) == "FSDP":
+        return f"--launch {launch}: {RL_WITHOUT_FSDP}", "use --launch zero3 to split the weights, or ddp"
     return None

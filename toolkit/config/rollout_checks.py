@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from toolkit.config import schema
 from toolkit.config.findings import Findings
 
@@ -12,15 +10,11 @@ __all__ = ["check_backend"]
 
 def check_backend(recipe: schema.RlRecipe, findings: Findings) -> None:
     """What sampling with vLLM needs of the recipe, and its block where nothing samples with vLLM."""
-    rollout, model = recipe.rollout, recipe.model
+    rollout = recipe.rollout
     if rollout.backend != "vllm":
         if rollout.vllm is not None:
             findings.add("rollout.vllm", f"is read with rollout.backend 'vllm', found '{rollout.backend}'")
         return
-    if model.lora is None and (Path(model.id) / "config.json").is_file():
-        findings.add(
-            "rollout.backend", "vllm gets the policy as an adapter: add model.lora, or use transformers"
-        )
     if rollout.vllm is None:
         return
     if rollout.vllm.mismatch_action == "off" and "mismatch_max_nats" in rollout.vllm.model_fields_set:

@@ -10,6 +10,7 @@ import pytest
 import toolkit.config.combination_checks as combination_checks
 from toolkit.config.checks import check_recipe
 from toolkit.config.combination_checks import REWARD_TERMS
+from toolkit.config.launchers import launch_problem
 from toolkit.config.loading import load_recipe, parse_recipe
 from toolkit.errors import RecipeError
 
@@ -30,6 +31,9 @@ def inputs(in_tmp_path: Path) -> Path:
     (in_tmp_path / "base/config.json").write_text("{}")
     (in_tmp_path / "reward/final/reward_config.json").write_text("{}")
     return in_tmp_path
+
+
+VAL = "data.val=[{kind: caption, captions: captions.json, images: images}]"
 
 
 def rl(**changes: Any) -> dict[str, Any]:
@@ -113,7 +117,12 @@ def test_correct_recipes_pass(inputs: Path) -> None:
         (["model.quantization.compute_dtype=float16"], "model.quantization.compute_dtype: float16 takes seconds"),
         (["model.attn_implementation=flash_attention_2"], "model.attn_implementation: flash_attention_2 needs a GPU"),
         (["model.id=base", "model.quantization.bits=4"], "model.quantization: quantised weights cannot be trained; add model.lora"),
-        (["model.id=base", "ppo.critic=adapter"], "ppo.critic: an adapter critic needs a LoRA policy"),
+        (["model.id=base"], "model.lora: the rl stage trains an adapter on a frozen base, 'base' is a model without one: add model.lora"),
+        (["model.id=base", "ppo.critic=adapter"], "model.lora: the rl stage trains an adapter"),
+        (["model.id=base", "ppo.estimator=rloo", "rollout.samples_per_prompt=4"], "model.lora: the rl stage trains an adapter"),
+        (["ppo.final=best"], "ppo.final: 'best' is chosen by held-out scores: expected data.val and run.eval_every_steps too"),
+        (["ppo.best_metric=cider", VAL], "ppo.best_metric: 'cider' is chosen by held-out scores: expected run.eval_every_steps too"),
+        (["ppo.best_metric=cider", "run.eval_every_steps=5"], "ppo.best_metric: 'cider' is chosen by held-out scores: expected data.val too"),
         (["ppo.estimator=rloo"], "rollout.samples_per_prompt: ppo.estimator 'rloo' compares the samples of a prompt: expected at least 2, found 1"),
         (["ppo.estimator=scst", "rewards.0.normalise=group"], "rewards: a greedy baseline is one sample a prompt"),
         (["ppo.estimator=running", "ppo.gae_lambda=0.9"], "ppo.gae_lambda: estimator 'running' has no critic"),
@@ -125,7 +134,7 @@ def test_correct_recipes_pass(inputs: Path) -> None:
         (["kl.controller=adaptive", "kl.coefficient=0"], "kl.coefficient: an adaptive controller multiplies it"),
         (["run.eval_every_steps=5"], "run.eval_every_steps: nothing to evaluate on: data.val is empty"),
         (["rollout.vllm.max_requests=4"], "rollout.vllm: is read with rollout.backend 'vllm', found 'transformers'"),
-        (["rollout.backend=vllm", "model.id=base"], "rollout.backend: vllm gets the policy as an adapter: add model.lora"),
+        (["rollout.backend=vllm", "model.id=base"], "model.lora: the rl stage trains an adapter"),
         (["rollout.backend=vllm", "rollout.vllm.mismatch_action=off", "rollout.vllm.mismatch_max_nats=0.1"], "mismatch_action is 'off': take the line out"),
         (["rollout.backend=vllm", "rollout.vllm.url=localhost:8000"], "rollout.vllm.url: "),
         (["rollout.backend=vllm", "rollout.vllm.importance_cap=0.5"], "rollout.vllm.importance_cap: "),
@@ -155,6 +164,25 @@ def test_launcher_problems(inputs: Path, launch: str, overrides: list[str], expe
         assert problems == []
     else:
         assert any(expected in problem for problem in problems), problems
+
+
+def test_what_rl_needs_is_not_missed_where_it_is_there(inputs: Path) -> None:
+    assert found(rl(), ["model.id=base", "model.lora.rank=4", "ppo.critic=adapter"]) == []
+    assert found(rl(), [VAL, "run.eval_every_steps=5", "ppo.final=best", "ppo.best_metric=cider"]) == []
+
+
+def test_rl_is_refused_under_fsdp_however_it_is_named(inputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("mine.yaml").write_text("distributed_type: FSDP\n")
+    Path("other.yaml").write_text("distributed_type: DEEPSPEED\n")
+    for launch in ("fsdp", "mine.yaml"):
+        (problem,) = found(rl(), launch=launch)
+        assert "an rl recipe does not run under FSDP: it samples and saves from whole weights" in problem
+        assert launch_problem("rl", launch, None) is not None
+        assert found(pairs("preference"), launch=launch) == []
+    assert found(rl(), launch="other.yaml") == []
+    assert launch_problem("rl", "other.yaml", None) is launch_problem("sft", "fsdp", None) is None
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    assert len(found(rl())) == 1
 
 
 def test_a_misspelt_term_is_not_blamed_for_its_model(inputs: Path) -> None:
