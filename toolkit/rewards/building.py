@@ -13,6 +13,7 @@ from toolkit.metrics import DocumentFrequencies
 from toolkit.rewards.base import Reward
 from toolkit.rewards.composite import CompositeReward, CompositeTerm
 from toolkit.rewards.metric import BleuReward, CiderReward, VqaAccuracyReward
+from toolkit.rewards.service import HttpReward
 from toolkit.rewards.shaping import BadEndingReward, LengthReward, RepetitionReward
 from toolkit.rewards.user import UserReward, load_function
 
@@ -26,6 +27,7 @@ _PLAIN: Mapping[str, Callable[..., Reward]] = {
     "length": LengthReward,
     "repetition": RepetitionReward,
     "bad_ending": BadEndingReward,
+    "http": HttpReward,
 }
 TERM_NAMES = ("cider", "learned", *_PLAIN)
 
@@ -88,7 +90,13 @@ def _build(
         hint = f"; did you mean {close[0]!r}?" if close else f"; expected one of {', '.join(TERM_NAMES)}"
         raise RecipeError(name, f"unknown reward term {spec.term!r}{hint} or a module:function")
     factory = _PLAIN[spec.term]
-    _check_options(spec, inspect.signature(factory).parameters)
+    parameters = inspect.signature(factory).parameters
+    _check_options(spec, parameters)
+    lacking = [
+        key for key, value in parameters.items() if value.default is value.empty and key not in spec.options
+    ]
+    if lacking:
+        raise RecipeError(spec.term, f"options: {spec.term} needs {', '.join(lacking)}")
     return factory(**spec.options)
 
 

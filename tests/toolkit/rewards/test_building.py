@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from toolkit.config.reward_checks import REQUIRED_OPTIONS
 from toolkit.config.schema import RewardTerm
 from toolkit.errors import RecipeError
 from toolkit.metrics import DocumentFrequencies
 from toolkit.rewards.base import RewardBatch, RewardOutput
-from toolkit.rewards.building import END_TOKEN, build_reward
+from toolkit.rewards.building import END_TOKEN, TERM_NAMES, build_reward
 
 Batches = Callable[..., RewardBatch]
 REFERENCES = {"1": ["a red circle", "a circle"], "2": ["two crosses", "green crosses"]}
@@ -105,3 +106,14 @@ def test_all_mistakes_at_once() -> None:
         "cider needs reference captions",
     ):
         assert text in problems
+
+
+@pytest.mark.parametrize("term", sorted(set(TERM_NAMES) - {"learned", "cider"}))
+def test_options_without_which_a_term_cannot_be_built_are_those_that_check_asks_for(term: str) -> None:
+    required = list(REQUIRED_OPTIONS.get(term, {}))
+    if not required:
+        assert build_reward(terms({"term": term}), references={}).terms[0].name == term
+        return
+    with pytest.raises(RecipeError) as caught:
+        build_reward(terms({"term": term}), references={})
+    assert f"{term} needs {', '.join(required)}" in str(caught.value)
