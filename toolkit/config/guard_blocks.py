@@ -20,7 +20,7 @@ class GuardSpec(Strict):
     against the first iteration and has to last ``patience_iterations``.
     """
 
-    vision_gap_min_nats: float | None = 0.0
+    vision_gap_min_nats: float | None = 0.02
     vision_gap_action: GuardAction = "warn"
     calibration_samples: Count = 128
     failed_fraction_max: Fraction = 0.01

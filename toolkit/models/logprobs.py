@@ -39,7 +39,12 @@ def completion_logprobs(
 
 
 def score_completions(
-    model: nn.Module, batch: VlmBatch, *, temperature: float = 1.0, entropy: bool = False
+    model: nn.Module,
+    batch: VlmBatch,
+    *,
+    temperature: float = 1.0,
+    entropy: bool = False,
+    entropy_gradient: bool = True,
 ) -> CompletionScores:
     """One forward of the model without its output head, then the head on the completion positions alone.
 
@@ -48,6 +53,7 @@ def score_completions(
         batch: prompts with completions, padded on either side, or several completions behind one prompt.
         temperature: logits are divided by it: log-probabilities of the distribution that was sampled from.
         entropy: also compute the entropy of the distribution at every position.
+        entropy_gradient: its gradient is wanted too; without it nothing of the size of the vocabulary is kept for it.
     """
     hidden = trunk(model)(**batch.model_inputs(), use_cache=False, return_dict=True).last_hidden_state
     places = batch.places or _places(batch.completion_mask)
@@ -57,7 +63,10 @@ def score_completions(
     logits = _scaled(model, output_head(model)(before)).float() / temperature
     normaliser = logits.logsumexp(-1)
     logprobs = logits.gather(-1, tokens.unsqueeze(-1)).squeeze(-1) - normaliser
-    spread = normaliser - (logits.softmax(-1) * logits).sum(-1) if entropy else None
+    spread = None
+    if entropy:
+        kept, total = (logits, normaliser) if entropy_gradient else (logits.detach(), normaliser.detach())
+        spread = total - (kept.softmax(-1) * kept).sum(-1)
     return CompletionScores(
         logprobs=logprobs.masked_fill(~mask, 0.0),
         mask=mask,

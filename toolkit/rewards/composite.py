@@ -94,12 +94,15 @@ class CompositeReward:
         parts: dict[str, FloatArray] = {}
         for term, output in zip(self.terms, raw, strict=True):
             normalised = self._normalised(term, output, batch)
-            weighted = self.weight_of(term) * normalised
+            weight = self.weight_of(term)
+            weighted = weight * normalised
             parts[term.name] = output.scores
             parts[f"{term.name}/normalised"] = normalised
             parts[f"{term.name}/weighted"] = weighted
-            # NaN of a failed row survives the sum on purpose; rows without the term add nothing.
-            scores += np.where(output.applies, weighted, 0.0)
+            # NaN of a failed row survives the sum on purpose; rows without the term add nothing, and neither does a
+            # term that is only watched, failed or not.
+            if weight != 0.0:
+                scores += np.where(output.applies, weighted, 0.0)
             applicable |= output.applies
         return RewardOutput(np.where(applicable, scores, np.nan), parts, applicable)
 
@@ -244,7 +247,10 @@ def _verdict(term: CompositeTerm, task: str, samples: int, moments: Moments) -> 
     text = (
         f"{term.name} is {moments.mean:.3f} on all {int(moments.count)} {task} samples of the starting policy"
     )
-    if moments.count >= FEWEST_FOR_A_VERDICT:
+    if term.spec.weight == 0.0:
+        logger.warning("%s; it weighs 0 and is only watched", text)
+    elif moments.count >= FEWEST_FOR_A_VERDICT:
         return [text]
-    logger.warning("%s; too few samples to judge", text)
+    else:
+        logger.warning("%s; too few samples to judge", text)
     return []

@@ -48,7 +48,10 @@ class Appraisal:
             RunFailed: no term applies to a row.
         """
         self.reward.set_progress(progress)
-        output = self.reward(rollout.reward_batch(), update=True)
+        # Whole weights: a reward model on the policy's base does as many forwards as this process's rows ask for, and
+        # under ZeRO-3 every forward of split weights has to be one of all processes.
+        with self.engine.gathered():
+            output = self.reward(rollout.reward_batch(), update=True)
         if not output.applies.all():
             row = rollout.rows[int(np.flatnonzero(~output.applies)[0])]
             raise RunFailed(
@@ -106,16 +109,18 @@ class Appraisal:
         if name is None:
             return None
         term = next(item for item in self.reward.terms if item.name == name)
-        found = prefix_potentials(
-            lambda batch: self.reward.raw(term, batch), rollout, self.worker.vlm.tokenizer
-        )
+        with self.engine.gathered():
+            found = prefix_potentials(
+                lambda batch: self.reward.raw(term, batch), rollout, self.worker.vlm.tokenizer
+            )
         return weight * torch.from_numpy(found)
 
     def _greedy_scores(self, rollout: Rollout) -> FloatArray:
         """Scores ``(B,)`` of each prompt's greedy completion, the missing-end penalty paid (Rennie et al. 2017)."""
         samples = self.recipe.rollout.samples_per_prompt
         completions = self.worker.greedy(rollout.prompts[::samples])
-        scores = self.reward(reward_batch(rollout.rows[::samples], completions)).scores
+        with self.engine.gathered():
+            scores = self.reward(reward_batch(rollout.rows[::samples], completions)).scores
         penalty = self.recipe.ppo.missing_eos_penalty
         cut = np.asarray([not item.ended for item in completions], dtype=np.float64)
         return np.repeat(scores - penalty * cut, samples)

@@ -22,14 +22,18 @@ def buckets(lengths: Sequence[int], count: int) -> list[list[int]]:
 
 
 def run_buckets(lengths: Sequence[int], runs: Sequence[Sequence[int]], count: int) -> list[list[int]]:
-    """As ``buckets``, with the rows of a run kept together: they share a prompt, whose forward they are to share.
+    """As ``buckets``, the rows of a run beside one another: they share a prompt, whose forward they are to share.
+
+    A run is cut where a group is full: group sizes, and with them memory, are those of ``buckets``.
 
     Args:
         lengths: of each row.
-        runs: row numbers in runs of neighbours; with fewer runs than groups they are not kept together.
+        runs: row numbers in runs of neighbours.
         count: groups.
     """
-    if len(runs) < count:
-        return buckets(lengths, count)
-    whole = [sum(lengths[row] for row in run) for run in runs]
-    return [[row for run in group for row in runs[run]] for group in buckets(whole, count)]
+    longest = [max(lengths[row] for row in run) for run in runs]
+    order = [row for run in sorted(range(len(runs)), key=lambda run: -longest[run]) for row in runs[run]]
+    if count == 1:
+        return [list(range(len(lengths)))]
+    bounds = [len(order) * index // count for index in range(count + 1)]
+    return [order[start:end] for start, end in pairwise(bounds)]

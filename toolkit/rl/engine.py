@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator, PartialState
-from accelerate.utils import DistributedType, GradientAccumulationPlugin
+from accelerate.utils import DistributedType, GradientAccumulationPlugin, broadcast_object_list
 from torch import Tensor, nn
 
 from toolkit.config.schema import OptimizerSpec
@@ -97,7 +97,7 @@ class Engine:
         self.accelerator = Accelerator(gradient_accumulation_plugin=plugin)
         self.module, self.spec, self.accumulation = module, spec, accumulation
         self.optimizer = build_optimizer(module, spec)
-        self._rates = [group["lr"] for group in self.optimizer.param_groups]
+        self._rates, self._scale = [group["lr"] for group in self.optimizer.param_groups], 1.0
         self._names = module.trained_parameters()
         self._check_world()
         self.deepspeed = self.accelerator.distributed_type == DistributedType.DEEPSPEED
@@ -126,15 +126,23 @@ class Engine:
         """Whether ``flag`` is set on any process."""
         return float(self.all_sum(torch.tensor(float(flag), dtype=torch.float64))) > 0
 
+    def agreed(self, value: Any) -> Any:
+        """The first process's ``value`` on all: what they decide together must not hang on a rounding of one."""
+        if self.world == 1:
+            return value
+        both = [value]
+        broadcast_object_list(both)
+        return both[0]
+
     def anneal(self, iteration: int, iterations: int) -> None:
         """Give the learning rates what the schedule says for ``iteration`` (from 0)."""
-        scale = learning_rate_scale(self.spec, iteration, iterations)
+        self._scale = learning_rate_scale(self.spec, iteration, iterations)
         for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
-            group["lr"] = rate * scale
+            group["lr"] = rate * self._scale
 
-    def hold_policy(self) -> None:
-        """Hold the policy's adapter still (learning rate 0) until ``anneal`` is called again: critic warm-up."""
-        self.optimizer.param_groups[0]["lr"] = 0.0
+    def hold_policy(self, held: bool) -> None:
+        """Hold the policy's adapter still (learning rate 0) or release it: critic warm-up."""
+        self.optimizer.param_groups[0]["lr"] = 0.0 if held else self._rates[0] * self._scale
 
     def step(self, losses: Sequence[Callable[[], Tensor]]) -> float:
         """One optimizer step: each loss is computed and backpropagated in turn, gradients add up.

@@ -13,6 +13,7 @@ from toolkit.config.schema import GuardSpec
 from toolkit.errors import RunFailed
 from toolkit.models.encoding import EncodedPrompt
 from toolkit.models.loading import LoadedVlm
+from toolkit.models.packing import prompt_runs
 from toolkit.rl.rollout import Rollout, RolloutWorker
 
 __all__ = [
@@ -35,17 +36,18 @@ _TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.2, torch.float16: 0.2}
 def vision_gap(worker: RolloutWorker, rollout: Rollout) -> tuple[float, int]:
     """Sum over completions of log-prob with the own image minus with another row's, and their number.
 
-    Nats a completion, over the first ``GAP_ROWS`` rollouts of this process. Near zero means that the policy
-    does not look. Rows without a partner of another picture but equal image size are left out. One forward
-    whatever the rows, so that all processes make the same number of calls.
+    Nats a completion, over one completion of each of the first ``GAP_ROWS`` prompts of this process. Near zero means
+    that the policy does not look. To be measured before the weights that made ``rollout`` move: what an update adds to
+    the log-probabilities of its own completions is no gap. Rows without a partner of another picture but equal image
+    size are left out. One forward whatever the rows, so that all processes make the same number of calls.
     """
-    count = min(len(rollout), GAP_ROWS)
-    prompts, found = swapped(rollout.prompts[:count], [row.image_id for row in rollout.rows[:count]])
+    rows = [run[0] for run in prompt_runs(rollout.prompts, longest=len(rollout))][:GAP_ROWS]
+    prompts, found = swapped([rollout.prompts[i] for i in rows], [rollout.rows[i].image_id for i in rows])
     with torch.no_grad():
-        batch = worker.join(prompts, [item.token_ids for item in rollout.completions[:count]])
+        batch = worker.join(prompts, [rollout.completions[i].token_ids for i in rows])
         output = worker.engine.prepared(batch, temperature=rollout.temperature)
     width = output.logprobs.shape[1]
-    difference = (rollout.logprobs[:count, :width] - output.logprobs).mul(rollout.mask[:count, :width]).sum(1)
+    difference = (rollout.logprobs[rows, :width] - output.logprobs).mul(rollout.mask[rows, :width]).sum(1)
     return float(difference[torch.tensor(found, device=difference.device)].sum()), sum(found)
 
 

@@ -7,6 +7,7 @@ and is what is logged (Schulman 2020, "Approximating KL divergence").
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Protocol
 
@@ -76,9 +77,14 @@ class AdaptiveKl(FixedKl):
         self.target_nats, self.horizon = target_nats, horizon
 
     def update(self, kl_nats: float, completions: int) -> None:
-        """Move the coefficient by at most 20 % × ``completions / horizon``."""
+        """Move the coefficient by at most 20 % × ``completions / horizon``, and to no less than 0.
+
+        Where no completion could be used (``kl_nats`` is NaN) it stays.
+        """
+        if not math.isfinite(kl_nats):
+            return
         error = min(max(kl_nats / self.target_nats - 1.0, -0.2), 0.2)
-        self.coefficient *= 1.0 + error * completions / self.horizon
+        self.coefficient *= max(0.0, 1.0 + error * completions / self.horizon)
 
 
 def kl_controller(spec: KlSpec) -> KlController:

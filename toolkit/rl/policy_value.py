@@ -62,18 +62,25 @@ class PolicyValue(nn.Module):
         role_name: str = POLICY,
         values: bool = False,
         entropy: bool = False,
+        entropy_gradient: bool = True,
         head_only: bool = False,
     ) -> PolicyValueOutput:
         """Score the completions of ``batch`` under ``role_name``.
 
         Args:
             values: also the critic's values, where there is a critic.
-            entropy: also the entropy of the policy.
+            entropy: also the entropy of the policy; without ``entropy_gradient`` as a number to log.
             head_only: keep the values' gradient out of the policy's adapter (critic warm-up of a shared
             critic).
         """
         with role(self.model, role_name):
-            scores = score_completions(self.model, batch, temperature=temperature, entropy=entropy)
+            scores = score_completions(
+                self.model,
+                batch,
+                temperature=temperature,
+                entropy=entropy,
+                entropy_gradient=entropy_gradient,
+            )
         if not values or self.value_head is None:
             return PolicyValueOutput(scores.logprobs, scores.mask, None, scores.entropy)
         hidden = scores.hidden.detach() if head_only and self.critic == "shared" else scores.hidden

@@ -165,7 +165,13 @@ class PpoTrainer:
         if self.iteration == 0:
             guards.check_start(self.vlm, float(experience.kl_k1.abs().max()))
         rollout.seconds["reward"] = time.perf_counter() - began
-        return Unfinished(experience, output, UpdateStatistics())
+        watched = self._logged(self.iteration + 1) and self.recipe.guards.vision_gap_action != "off"
+        gap = guards.vision_gap(self.worker, rollout) if watched else None  # before the weights move
+        return Unfinished(experience, output, UpdateStatistics(), gap)
+
+    def _logged(self, step: int) -> bool:
+        """Whether the numbers of iteration ``step`` (from 1) are written."""
+        return step in (1, self.recipe.ppo.iterations) or step % self.recipe.run.log_every_steps == 0
 
     def _collect(self, seed: int) -> Rollout:
         """Phases 1 to 4 on this process's share of the iteration's prompts; a sampler's failure is checkpointed."""
@@ -206,16 +212,11 @@ class PpoTrainer:
 
     def _finish(self, work: Unfinished, seconds: Mapping[str, float]) -> str:
         """Phase 9: controller, metrics, samples, held-out evaluation, guard rails, checkpoint, signals."""
-        step = self.iteration + 1
-        spec = self.recipe.run
-        last = step == self.recipe.ppo.iterations
-        logged = step == 1 or step % spec.log_every_steps == 0 or last
-        measured = logged and self.recipe.guards.vision_gap_action != "off"
-        rollout = work.experience.rollout
+        step, spec, rollout = self.iteration + 1, self.recipe.run, work.experience.rollout
+        last, logged = step == self.recipe.ppo.iterations, self._logged(step)
         values = iteration_numbers(
             self.engine, work.experience, work.output, work.statistics,
-            group=self.recipe.rollout.samples_per_prompt,
-            gap=guards.vision_gap(self.worker, rollout) if measured else None,
+            group=self.recipe.rollout.samples_per_prompt, gap=work.gap,
         )  # fmt: skip
         values["kl/coefficient"] = self.kl.coefficient
         completions = len(rollout) * self.engine.world
@@ -265,7 +266,7 @@ class PpoTrainer:
         if self.evaluate is None or not self.recipe.run.eval_every_steps:
             return None
         with self.engine.gathered(), role(self.vlm.model, POLICY):
-            found = self.evaluate(self.vlm)
+            found = self.engine.agreed(self.evaluate(self.vlm))
         held_out = found if isinstance(found, HeldOut) else HeldOut(found)
         self._log(step, {f"val/{name}": value for name, value in held_out.numbers.items()})
         self.best.consider(step, held_out.numbers, self.vlm, self.engine)

@@ -30,11 +30,15 @@ _OF_EXPERIENCE = ("mask", "scores", "kl_k1", "kl_k3", "advantages", "returns")
 
 @dataclass
 class Unfinished:
-    """An iteration after phase 7, with what its updates did so far (``statistics.updates`` optimizer steps)."""
+    """An iteration after phase 7, with what its updates did so far (``statistics.updates`` optimizer steps).
+
+    ``gap`` is what ``guards.vision_gap`` measured before the first of them, None where it was not asked for.
+    """
 
     experience: Experience
     output: RewardOutput
     statistics: UpdateStatistics
+    gap: tuple[float, int] | None = None
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors on the CPU and plain values."""
@@ -51,6 +55,7 @@ class Unfinished:
             "parts": {name: torch.from_numpy(part) for name, part in output.parts.items()},
             "applies": torch.from_numpy(output.applies),
             "statistics": asdict(self.statistics),
+            "gap": self.gap,
         }
 
     @classmethod
@@ -84,7 +89,8 @@ class Unfinished:
             applicable=state["applies"].numpy().astype(np.bool_),
         )
         statistics = UpdateStatistics(**{**state["statistics"], "broken_off": False})
-        return cls(experience, output, statistics)
+        gap = state.get("gap")
+        return cls(experience, output, statistics, None if gap is None else (float(gap[0]), int(gap[1])))
 
 
 def _on_cpu(value: Tensor | None) -> Tensor | None:

@@ -99,8 +99,7 @@ class Updater:
         """
         limit = self.recipe.kl.stop_epochs_above_nats
         statistics = statistics or UpdateStatistics()
-        if warming_up:
-            self.engine.hold_policy()
+        self.engine.hold_policy(warming_up)
         for rows in self._schedule(len(experience.rollout), seed)[statistics.updates :]:
             if stop():
                 statistics.broken_off = True
@@ -172,6 +171,7 @@ class Updater:
             temperature=rollout.temperature,
             values=True,
             entropy=True,
+            entropy_gradient=spec.entropy_weight > 0.0,
             head_only=warming_up,
         )
         if output.entropy is None:

@@ -133,6 +133,28 @@ def test_a_constant_term_stops_the_run_but_a_penalty_may_be_zero(batch_of: Batch
     CompositeReward([term(Lookup("length", {"x": 0.0}, penalty=True))]).calibrate(batch_of(texts))
 
 
+@pytest.mark.parametrize("spec", [{"weight": 0.0}, {"schedule": "linear_up"}])
+def test_a_term_that_weighs_nothing_now_masks_no_row_where_it_fails(
+    batch_of: Batches, spec: dict[str, object]
+) -> None:
+    watched = term(Lookup("watched", {"x": float("nan"), "y": 1.0}), **spec)
+    paying = term(Lookup("paying", {"x": 2.0, "y": 3.0}))
+    output = CompositeReward([watched, paying])(batch_of(["x", "y"]))
+    assert output.scores.tolist() == [2.0, 3.0]
+    assert not output.failed.any()
+    assert np.isnan(output.parts["watched"]).tolist() == [True, False]
+
+
+def test_a_constant_term_that_is_only_watched_is_said_and_stops_nothing(
+    batch_of: Batches, caplog: pytest.LogCaptureFixture
+) -> None:
+    flat = term(Lookup("flat", dict.fromkeys("abcdefghij", 0.0)), weight=0.0)
+    moving = term(Lookup("moving", {text: float(i) for i, text in enumerate("abcdefghij")}))
+    report = CompositeReward([flat, moving]).calibrate(batch_of(list("abcdefghij")))
+    assert report["flat/caption"]["std"] == 0.0
+    assert "only watched" in caplog.text
+
+
 def test_a_term_that_fails_or_never_applies_stops_the_run(batch_of: Batches) -> None:
     with pytest.raises(RunFailed, match="applies to none of the 2"):
         CompositeReward([term(Lookup("r", {"x": None}))]).calibrate(batch_of(["x", "x"]))

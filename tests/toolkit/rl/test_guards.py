@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,9 @@ import torch
 
 from toolkit.config.schema import GuardSpec
 from toolkit.errors import RecipeError, RunFailed
+from toolkit.models.encoding import EncodedPrompt
 from toolkit.models.roles import role_parameters
+from toolkit.records import PromptRow
 from toolkit.rl import guards
 from toolkit.rl.trainer import PpoTrainer
 
@@ -45,6 +48,33 @@ def test_vision_gap_of_a_blind_policy_is_zero(make_trainer: Trainers) -> None:
     total, rows = guards.vision_gap(trainer.worker, blind)
     assert rows == 4
     assert total == pytest.approx(0.0, abs=1e-4)
+
+
+def test_a_policy_that_is_shown_one_picture_has_no_gap_however_far_an_update_moves_it(
+    make_trainer: Trainers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What an update adds to the log-probabilities of its own completions is not taken for sight."""
+    trainer = make_trainer(optimizer__learning_rate=2e-2, guards__vision_gap_action="stop")
+    encoded = trainer.worker.encoded
+
+    def blind(rows: Sequence[PromptRow]) -> list[EncodedPrompt]:
+        prompts = encoded(rows)
+        first = prompts[0]
+        return [replace(p, image_inputs=first.image_inputs, features=first.features) for p in prompts]
+
+    monkeypatch.setattr(trainer.worker, "encoded", blind)
+    with pytest.raises(RunFailed, match="does not look at the image"):
+        trainer.train()
+    lines = [json.loads(line) for line in (trainer.run.path / "metrics.jsonl").read_text().splitlines()]
+    gaps = [line["guard/vision_gap_nats"] for line in lines if "guard/vision_gap_nats" in line]
+    assert gaps == pytest.approx([0.0], abs=1e-3)
+
+
+def test_the_gap_is_measured_on_different_prompts(make_trainer: Trainers) -> None:
+    trainer = make_trainer(rollout__samples_per_prompt=40, rollout__prompts_per_iteration=2)
+    rollout = trainer.worker.collect(trainer.rows[:2], seed=1)
+    assert len(rollout) == 80
+    assert guards.vision_gap(trainer.worker, rollout)[1] == 2
 
 
 def test_vision_gap_needs_two_pictures(make_trainer: Trainers) -> None:

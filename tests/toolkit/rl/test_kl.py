@@ -38,6 +38,14 @@ def test_adaptive_controller_moves_towards_the_target() -> None:
     assert controller.coefficient == pytest.approx(0.1 * 1.02 * (1 - 0.1 * 100 / 1000))
 
 
+def test_an_iteration_without_usable_completions_leaves_the_coefficient_and_none_turns_it_negative() -> None:
+    controller = AdaptiveKl(0.1, target_nats=6.0, horizon=100.0)
+    controller.update(float("nan"), 64)
+    assert controller.coefficient == 0.1
+    controller.update(0.0, 10_000)
+    assert controller.coefficient == 0.0
+
+
 def test_controllers_from_the_recipe_resume() -> None:
     adaptive = kl_controller(KlSpec(controller="adaptive"))
     adaptive.update(100.0, 64)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from toolkit.models.structure import trunk
 from toolkit.rl import guards
@@ -42,10 +45,21 @@ def test_prompts_that_do_not_go_into_equal_minibatches_are_split() -> None:
     assert {len(batch) for batch in batches} == {6}
 
 
-def test_runs_stay_together_unless_there_are_fewer_than_groups() -> None:
+def test_runs_stay_beside_one_another_in_groups_of_equal_size() -> None:
     runs = [[0, 1], [2, 3], [4, 5]]
     assert run_buckets([1, 1, 9, 9, 5, 5], runs, 3) == [[2, 3], [4, 5], [0, 1]]
     assert run_buckets([3, 3, 3, 3], [[0, 1, 2, 3]], 2) == [[0, 1], [2, 3]]
+
+
+@given(st.integers(1, 12), st.integers(1, 9), st.integers(1, 6))
+def test_no_group_is_larger_than_its_share_whatever_the_runs(prompts: int, samples: int, count: int) -> None:
+    rows = prompts * samples
+    runs = [list(range(start, start + samples)) for start in range(0, rows, samples)]
+    lengths = [7 * (row // samples) % 5 + row % samples for row in range(rows)]
+    groups = run_buckets(lengths, runs, count)
+    assert sorted(row for group in groups for row in group) == list(range(rows))
+    assert len(groups) == count
+    assert max(map(len, groups)) - min(map(len, groups)) <= 1
 
 
 @pytest.mark.parametrize("critic", ["shared", "adapter"])
@@ -87,6 +101,23 @@ def test_scores_updates_and_vision_gap_are_those_of_separate_rows(
     gap = guards.vision_gap(trainer.worker, one.rollout)
     trainer.worker.shares = False
     assert gap == pytest.approx(guards.vision_gap(trainer.worker, one.rollout), abs=1e-3)
+
+
+@pytest.mark.parametrize("kind", [{"bits": 4}, {"dtype": "bfloat16"}, {"bits": 4, "dtype": "bfloat16"}])
+def test_four_bit_and_half_precision_bases_share_too(make_trainer: Trainers, kind: dict[str, Any]) -> None:
+    """The same completions, scored behind one copy and in sequences of their own; half precision rounds at 1e-2."""
+    trainer = make_trainer(**kind, **SIZES)
+    experience = experience_of(trainer, rows=4)
+    rollout = experience.rollout
+    trainer.worker.shares = False
+    apart = trainer.worker.score(rollout.rows, rollout.prompts, rollout.completions)
+    limit = 0.1 if "dtype" in kind else 2e-4
+    for name in ("logprobs", "reference"):
+        torch.testing.assert_close(getattr(rollout, name), getattr(apart, name), atol=limit, rtol=0)
+    trainer.worker.shares = True
+    statistics = trainer.updater.update(experience, seed=1, warming_up=False)
+    assert statistics.first_ratio_error is not None
+    assert statistics.first_ratio_error < limit
 
 
 @pytest.mark.parametrize("estimator", ["grpo", "gae"])
