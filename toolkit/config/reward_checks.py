@@ -13,10 +13,33 @@ from toolkit.config.messages import suggestion
 __all__ = ["REQUIRED_OPTIONS", "REWARD_TERMS", "check_rewards"]
 
 # Names of the reward terms that come along; toolkit.rewards builds them (a test compares the two lists).
-REWARD_TERMS = ("cider", "bleu", "vqa_accuracy", "learned", "length", "repetition", "bad_ending", "http")
+REWARD_TERMS = (
+    "cider",
+    "bleu",
+    "vqa_accuracy",
+    "learned",
+    "length",
+    "repetition",
+    "bad_ending",
+    "chair",
+    "object_recall",
+    "http",
+)
+_OBJECTS = {
+    "objects": "a file of the pictures' objects (COCO instances, or {image_id: [object, …]})",
+    "synonyms": "a file with a line an object: name, synonym, synonym …",
+}
 # Options without which a term cannot be built, and what they are (the same test compares).
 REQUIRED_OPTIONS = {
-    "http": {"url": "the address of a service that scores completions, http://host:port/path"}
+    "http": {"url": "the address of a service that scores completions, http://host:port/path"},
+    "chair": _OBJECTS,
+    "object_recall": _OBJECTS,
+}
+# Options that name a file, relative to the current folder.
+_FILES = {
+    "cider": ("document_frequencies",),
+    "chair": ("objects", "synonyms"),
+    "object_recall": ("objects", "synonyms"),
 }
 
 
@@ -43,14 +66,22 @@ def check_rewards(field: str, terms: Sequence[schema.RewardTerm], findings: Find
                 f"{key}.model",
                 "expected the directory of a reward model (a learned term needs one), found nothing",
             )
-        for option, meaning in REQUIRED_OPTIONS.get(term.term, {}).items():
-            if option not in term.options:
-                findings.add(f"{key}.options.{option}", f"{term.term} needs {meaning}; found nothing")
+        _check_options(key, term, findings)
         known = term.term in REWARD_TERMS or ":" in term.term
         if known and term.term != "learned" and term.model is not None:
             findings.add(f"{key}.model", f"only a learned term has a model, this one is '{term.term}'")
         if term.clip is not None and term.clip[0] >= term.clip[1]:
             findings.add(f"{key}.clip", f"expected [low, high], found [{term.clip[0]:g}, {term.clip[1]:g}]")
+
+
+def _check_options(key: str, term: schema.RewardTerm, findings: Findings) -> None:
+    for option, meaning in REQUIRED_OPTIONS.get(term.term, {}).items():
+        if option not in term.options:
+            findings.add(f"{key}.options.{option}", f"{term.term} needs {meaning}; found nothing")
+    for option in _FILES.get(term.term, ()):
+        path = term.options.get(option)
+        if path is not None and not findings.exists(Path(str(path))):
+            findings.add(f"{key}.options.{option}", f"expected a file, found nothing at '{path}'")
 
 
 def _check_user_term(dotted: str, text: str, findings: Findings) -> None:

@@ -13,6 +13,7 @@ from toolkit.metrics import DocumentFrequencies
 from toolkit.rewards.base import Reward
 from toolkit.rewards.composite import CompositeReward, CompositeTerm
 from toolkit.rewards.metric import BleuReward, CiderReward, VqaAccuracyReward
+from toolkit.rewards.objects import ChairReward, ObjectRecallReward
 from toolkit.rewards.service import HttpReward
 from toolkit.rewards.shaping import BadEndingReward, LengthReward, RepetitionReward
 from toolkit.rewards.user import UserReward, load_function
@@ -27,6 +28,8 @@ _PLAIN: Mapping[str, Callable[..., Reward]] = {
     "length": LengthReward,
     "repetition": RepetitionReward,
     "bad_ending": BadEndingReward,
+    "chair": ChairReward,
+    "object_recall": ObjectRecallReward,
     "http": HttpReward,
 }
 TERM_NAMES = ("cider", "learned", *_PLAIN)
