@@ -109,7 +109,7 @@ def scored(
         values = java_metric("meteor", references, captions)[1]
         columns["meteor"] = [values[place] for place in captions]
     if clip is not None and images is not None:
-        from toolkit.evaluation.clipscore import ClipScorer
+        from toolkit.models.clipscore import ClipScorer
 
         pictures = [images / image for image in judged.images]
         scores = ClipScorer(clip).score(pictures, judged.captions, judged.references)

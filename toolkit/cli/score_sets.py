@@ -76,8 +76,8 @@ def _clip(args: argparse.Namespace) -> Mapping[str, Any]:
     from toolkit.data.coco import read_captions as read_items
     from toolkit.data.images import resolve_image
     from toolkit.errors import DataError
-    from toolkit.evaluation.clipscore import ClipScorer
     from toolkit.metrics.files import align_ids, read_captions, write_jsonl
+    from toolkit.models.clipscore import ClipScorer
 
     results = read_captions(args.results)
     problems: list[str] = []

@@ -37,8 +37,7 @@ def check_inputs(recipe: schema.Recipe, findings: Findings) -> None:
         _check_preferences(recipe, findings)
     elif isinstance(recipe, schema.RlRecipe):
         for index, term in enumerate(recipe.rewards):
-            if term.model is not None:
-                _check_reward_model(f"rewards.{index}.model", term.model, findings)
+            _check_term(f"rewards.{index}", term, findings)
     elif isinstance(recipe, schema.EvalRecipe):
         _check_evaluation(recipe, findings)
     elif isinstance(recipe, schema.ReportRecipe):
@@ -155,12 +154,20 @@ def _check_run(dotted: str, name: str, findings: Findings) -> None:
         findings.add(dotted, f"expected a run directory, found nothing at '{name}'; {hint}")
 
 
+def _check_term(key: str, term: schema.RewardTerm, findings: Findings) -> None:
+    """The models of a reward term: a reward model, or the CLIP of clipscore."""
+    if term.model is not None:
+        _check_reward_model(f"{key}.model", term.model, findings)
+    clip = term.options.get("model")
+    if term.term == "clipscore" and isinstance(clip, str):
+        _check_model(f"{key}.options.model", clip, findings)
+
+
 def _check_preferences(recipe: schema.PreferencesRecipe, findings: Findings) -> None:
     for index, name in enumerate(recipe.scenes):
         _check_file(f"scenes.{index}", name, recipe.data.root, findings)
     for index, term in enumerate(recipe.rank_by):
-        if term.model is not None:
-            _check_reward_model(f"rank_by.{index}.model", term.model, findings)
+        _check_term(f"rank_by.{index}", term, findings)
     if recipe.raters not in ("simulated", "metric") and not findings.exists(Path(recipe.raters)):
         findings.add(
             "raters",

@@ -23,6 +23,7 @@ REWARD_TERMS = (
     "bad_ending",
     "chair",
     "object_recall",
+    "clipscore",
     "http",
 )
 _OBJECTS = {
@@ -34,6 +35,7 @@ REQUIRED_OPTIONS = {
     "http": {"url": "the address of a service that scores completions, http://host:port/path"},
     "chair": _OBJECTS,
     "object_recall": _OBJECTS,
+    "clipscore": {"model": "a directory or hub id of a CLIP model"},
 }
 # Options that name a file, relative to the current folder.
 _FILES = {

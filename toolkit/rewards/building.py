@@ -11,6 +11,7 @@ from toolkit.config.schema import RewardTerm
 from toolkit.errors import RecipeError
 from toolkit.metrics import DocumentFrequencies
 from toolkit.rewards.base import Reward
+from toolkit.rewards.clip import ClipReward
 from toolkit.rewards.composite import CompositeReward, CompositeTerm
 from toolkit.rewards.metric import BleuReward, CiderReward, VqaAccuracyReward
 from toolkit.rewards.objects import ChairReward, ObjectRecallReward
@@ -30,6 +31,7 @@ _PLAIN: Mapping[str, Callable[..., Reward]] = {
     "bad_ending": BadEndingReward,
     "chair": ChairReward,
     "object_recall": ObjectRecallReward,
+    "clipscore": ClipReward,
     "http": HttpReward,
 }
 TERM_NAMES = ("cider", "learned", *_PLAIN)

@@ -111,6 +111,7 @@ def test_correct_recipes_pass(inputs: Path) -> None:
         (["rewards.0.term=gone.py:reward"], "rewards.0.term: expected a Python file, found nothing at 'gone.py'"),
         (["rewards.0.term=no_such_module_here:reward"], "rewards.0.term: there is no module 'no_such_module_here'"),
         (["rewards.0.term='a:b c'"], "rewards.0.term: expected module:function or file.py:function, found 'a:b c'"),
+        (["rewards.0={term: clipscore, options: {model: ./clip}}"], "rewards.0.options.model: expected a model directory, found nothing at './clip'"),
         (["rewards.0.name=learned"], "rewards.1.name: 'learned' is taken"),
         (["rewards.0.clip=[2, 1]"], "rewards.0.clip: expected [low, high], found [2, 1]"),
         (["model.dtype=float16"], "model.dtype: float16 needs a GPU"),

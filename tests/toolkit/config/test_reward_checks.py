@@ -30,7 +30,12 @@ def problems_of(term: dict[str, Any], produced: tuple[Path, ...] = ()) -> list[s
 
 @pytest.mark.parametrize(
     ("term", "lacking"),
-    [("http", ["url"]), ("chair", ["objects", "synonyms"]), ("object_recall", ["objects", "synonyms"])],
+    [
+        ("http", ["url"]),
+        ("clipscore", ["model"]),
+        ("chair", ["objects", "synonyms"]),
+        ("object_recall", ["objects", "synonyms"]),
+    ],
 )
 def test_a_missing_option_is_named(in_tmp_path: Path, term: str, lacking: list[str]) -> None:
     problems = problems_of({"term": term})

@@ -64,7 +64,7 @@ class ClipScorer:
                 f"{model} is a {type(self._model).__name__}, expected a CLIP model",
                 remedy="name a model with text and image features, such as openai/clip-vit-base-patch32",
             )
-        self._model.eval().to(device)
+        self._model.requires_grad_(False).eval().to(device)
         self._device, self._batch_size = device, batch_size
 
     def score(
