@@ -20,10 +20,12 @@ from toolkit.rewards.normalisation import SMALLEST_STD
 from toolkit.rewards.shaping import BadEndingReward, RepetitionReward
 from toolkit.rl.engine import Engine
 from toolkit.rl.experience import Experience
+from toolkit.rl.sample_page import show_samples
 from toolkit.rl.sampler_agreement import mismatch
 from toolkit.rl.update import UpdateStatistics
 from toolkit.runs.atomic import atomic_write_text
 from toolkit.runs.metrics import json_safe
+from toolkit.runs.trackers import Trackers
 
 __all__ = ["Means", "iteration_numbers", "progress_note", "rollout_means", "update_means", "write_samples"]
 
@@ -164,13 +166,20 @@ def progress_note(
     return "  ".join(said)
 
 
-def write_samples(folder: Path, step: int, experience: Experience, output: RewardOutput) -> None:
-    """Write ``rollouts-<step>.jsonl``: the first completions with their picture's path, score and reward parts."""
-    lines = [
-        json.dumps(json_safe(_sample(experience, output, index)), ensure_ascii=False, allow_nan=False)
-        for index in range(min(SAMPLE_ROWS, len(experience.rollout)))
+def write_samples(
+    folder: Path, step: int, experience: Experience, output: RewardOutput, trackers: Trackers | None = None
+) -> None:
+    """The first completions with their picture, score and reward parts.
+
+    To ``rollouts-<step>.jsonl`` (pictures as paths), to a page (pictures within) and to the trackers.
+    """
+    samples = [
+        _sample(experience, output, index) for index in range(min(SAMPLE_ROWS, len(experience.rollout)))
     ]
+    lines = [json.dumps(json_safe(sample), ensure_ascii=False, allow_nan=False) for sample in samples]
     atomic_write_text(folder / f"rollouts-{step:06d}.jsonl", "".join(line + "\n" for line in lines))
+    images = [row.images for row in experience.rollout.rows[: len(samples)]]
+    show_samples(folder, step, samples, images, trackers)
 
 
 def _sample(experience: Experience, output: RewardOutput, index: int) -> Mapping[str, Any]:

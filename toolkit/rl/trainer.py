@@ -228,7 +228,7 @@ class PpoTrainer:
         if logged:
             self._log(step, values | {f"time/{name}_seconds": value for name, value in seconds.items()})
             if self.engine.is_main:
-                write_samples(self.run.samples, step, work.experience, work.output)
+                write_samples(self.run.samples, step, work.experience, work.output, self.trackers)
         reasons = [
             guards.check_failed(values["reward/failed_fraction"], self.recipe.guards),
             guards.check_vision_gap(values.get("guard/vision_gap_nats", math.nan), self.recipe.guards),

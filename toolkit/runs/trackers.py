@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,17 +12,23 @@ from typing import Any, Protocol
 
 from toolkit.errors import EnvironmentLacking
 from toolkit.runs.processes import is_main_process
+from toolkit.runs.sample_table import SampleTable
 
 __all__ = ["Tracker", "Trackers", "open_trackers", "require_trackers"]
+
+_log = logging.getLogger("vlm_rlhf.runs")
 
 _MODULES = {"tensorboard": "torch.utils.tensorboard", "trackio": "trackio", "wandb": "wandb"}
 
 
 class Tracker(Protocol):
-    """Where scalar metrics of a run go besides ``metrics.jsonl``."""
+    """Where scalar metrics and samples of a run go besides ``metrics.jsonl`` and ``samples/``."""
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Send the values of one step."""
+
+    def log_samples(self, step: int, table: SampleTable) -> None:
+        """Send a table of samples with their pictures."""
 
     def close(self) -> None:
         """Flush and end."""
@@ -42,6 +49,15 @@ class Trackers:
         }
         for tracker in self._trackers:
             tracker.log(step, scalars)
+
+    def log_samples(self, step: int, table: SampleTable) -> None:
+        """Send a table of samples to every tracker; one that cannot take it gets a warning in the log, no table."""
+        for tracker in self._trackers:
+            try:
+                tracker.log_samples(step, table)
+            except Exception as error:  # noqa: BLE001 - a view of the run is no reason to end it
+                name = type(tracker).__name__.strip("_").lower()
+                _log.warning("%s got no samples: %s: %s", name, type(error).__name__, error)
 
     def close(self) -> None:
         """End every tracker."""
@@ -113,12 +129,19 @@ class _Tensorboard:
         for name, value in values.items():
             self._writer.add_scalar(name, value, step)
 
+    def log_samples(self, step: int, table: SampleTable) -> None:
+        self._writer.add_text("samples", table.markdown(), step)
+        canvas = table.canvas()
+        if canvas is not None:
+            self._writer.add_images("samples", canvas, step, dataformats="NHWC")
+
     def close(self) -> None:
         self._writer.close()
 
 
 class _Wandb:
     def __init__(self, module: Any, folder: Path, config: dict[str, Any]) -> None:
+        self._module = module
         try:
             self._run = module.init(project="vlm-rlhf", name=folder.name, dir=str(folder), config=config)
         except module.Error as error:
@@ -129,6 +152,10 @@ class _Wandb:
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         self._run.log(dict(values), step=step)
+
+    def log_samples(self, step: int, table: SampleTable) -> None:
+        columns, rows = table.with_pictures(self._module.Image)
+        self._run.log({"samples": self._module.Table(columns=columns, data=rows)}, step=step)
 
     def close(self) -> None:
         self._run.finish()
@@ -141,6 +168,10 @@ class _Trackio:
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         self._module.log(dict(values), step=step)
+
+    def log_samples(self, step: int, table: SampleTable) -> None:
+        columns, rows = table.with_pictures(self._module.Image)
+        self._module.log({"samples": self._module.Table(columns=columns, data=rows)}, step=step)
 
     def close(self) -> None:
         self._module.finish()

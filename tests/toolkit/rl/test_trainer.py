@@ -48,6 +48,9 @@ def test_a_run_learns_its_reward_and_writes_what_the_next_stage_reads(
     assert not any(name.endswith((".bin", ".pt", ".pkl")) for name in names)
     samples = (trainer.run.samples / "rollouts-000008.jsonl").read_text().splitlines()
     assert {"completion", "score", "parts", "kl_nats"} <= json.loads(samples[0]).keys()
+    page = (trainer.run.samples / "rollouts.html").read_text(encoding="utf-8")
+    assert "Iteration 8:" in page
+    assert page.count("data:image/") == page.count("<article>") == len(samples)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -109,7 +112,10 @@ def test_variants_run_and_log_finite_numbers(make_trainer: Trainers, changes: di
 def test_trackers_of_the_recipe_get_the_numbers(make_trainer: Trainers) -> None:
     trainer = make_trainer(ppo__iterations=1, run__report_to=["tensorboard"])
     trainer.train()
-    assert list((trainer.run.path / "tensorboard").glob("events.*"))
+    (file,) = (trainer.run.path / "tensorboard").glob("events.*")
+    data = file.read_bytes()
+    assert b"samples/text_summary" in data
+    assert b"PNG" in data
 
 
 def test_rows_of_two_files_with_one_sample_id_keep_their_own_picture(make_trainer: Trainers) -> None:
