@@ -8,8 +8,9 @@ these runs reached. Each side takes the pair that got there first, and races: tr
 and completions until the target, for every seed. ``speedup`` is the better TRL trainer's median seconds over ours with
 pycocoevalcap as its reward (references tokenized and counted beforehand), ``speedup_as_example`` with it called as its
 own example does, ``speedup_same_reward`` with our reward function; null where a median run of either side did not get
-there. ``…_cpu`` are the same in processor seconds, which other work on the machine leaves alone. Both sides are
-evaluated after every ``--eval-every`` completions. One thread, full size: about 50 minutes.
+there. ``…_cpu`` are the same in processor seconds, which other work on the machine leaves alone, and
+``speedup_per_completion…`` that of a completion alone, whatever it taught. Both sides are evaluated after every
+``--eval-every`` completions. One thread, full size: about 50 minutes.
 """
 
 from __future__ import annotations
@@ -116,6 +117,9 @@ def measured(chain: Path, sizes: Sizes, trials: int, seeds: list[int]) -> dict[s
         "speedup_as_example_cpu": ratio(runs, example, "cpu_seconds"),
         "speedup_same_reward_cpu": ratio(runs, same, "cpu_seconds"),
         "fewer_completions": ratio(runs, same, "completions"),
+        "speedup_per_completion": per_completion(runs, official),
+        "speedup_per_completion_as_example": per_completion(runs, example),
+        "speedup_per_completion_same_reward": per_completion(runs, same),
     }
 
 
@@ -141,6 +145,17 @@ def ratio(runs: dict[str, dict[int, Point]], theirs: tuple[str, ...], what: str)
 
     other, own = min(map(median, theirs)), median("ours")
     return other / own if math.isfinite(other) and math.isfinite(own) and own > 0 else None
+
+
+def per_completion(runs: dict[str, dict[int, Point]], theirs: tuple[str, ...]) -> float | None:
+    """Seconds a completion of the faster of ``theirs`` over ours, medians over the runs that reached the target."""
+
+    def median(side: str) -> float:
+        own = [run for run in runs[side].values() if run is not NEVER and run.completions]
+        return statistics.median([run.seconds / run.completions for run in own]) if own else math.inf
+
+    other, own = min(map(median, theirs)), median("ours")
+    return other / own if math.isfinite(other) and math.isfinite(own) else None
 
 
 def table(found: dict[str, Any]) -> str:

@@ -40,3 +40,13 @@ def test_the_better_of_theirs_by_medians_of_seeds(race: ModuleType) -> None:
     assert race.ratio(runs, ("grpo",), "seconds") == 80 / 20
     runs["ours"] = side(1, math.inf, math.inf)
     assert race.ratio(runs, ("rloo", "grpo"), "seconds") is None
+
+
+def test_a_completion_costs_what_the_median_run_paid_for_it(race: ModuleType) -> None:
+    def side(*pairs: tuple[float, int]) -> dict[int, object]:
+        runs = {seed: race.Point(seconds, seconds, count, 4.0) for seed, (seconds, count) in enumerate(pairs)}
+        return {**runs, 9: race.NEVER}
+
+    runs = {"ours": side((1, 100), (4, 200), (9, 300)), "rloo": side((6, 100)), "grpo": side((9, 100))}
+    assert race.per_completion(runs, ("rloo", "grpo")) == pytest.approx(0.06 / 0.02)
+    assert race.per_completion({**runs, "ours": {0: race.NEVER}}, ("rloo",)) is None
