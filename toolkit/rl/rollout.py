@@ -6,7 +6,7 @@ import hashlib
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -20,7 +20,7 @@ from toolkit.models.loading import LoadedVlm
 from toolkit.models.packing import can_pack, collate_sharing, prompt_runs
 from toolkit.models.roles import POLICY, REFERENCE, role
 from toolkit.models.vision_features import with_vision_features
-from toolkit.records import PromptRow
+from toolkit.records import ImageSource, PromptRow
 from toolkit.rewards.base import RewardBatch
 from toolkit.rl.buckets import run_buckets
 from toolkit.rl.engine import Engine
@@ -177,9 +177,16 @@ class RolloutWorker:
         return [prompt for prompt in prompts for _ in range(samples)], completions
 
     def encoded(self, rows: Sequence[PromptRow]) -> list[EncodedPrompt]:
-        """One prompt a row, image features attached; the same rows give the same bits."""
+        """One prompt a row, image features attached; the same rows give the same bits.
+
+        Rows about one picture (a caption and questions, say) get the very same tensors: the tower sees it once.
+        """
+        pictures: dict[tuple[ImageSource, ...], dict[str, Tensor]] = {}
         with self.engine.gathered(), role(self.vlm.model, POLICY):
-            prompts = self.cache.encode(rows)
+            prompts = [
+                replace(prompt, image_inputs=pictures.setdefault(row.images, prompt.image_inputs))
+                for row, prompt in zip(rows, self.cache.encode(rows), strict=True)
+            ]
             return with_vision_features(self.vlm, prompts, batch_size=self.spec.generation_batch_size)
 
     def greedy(self, prompts: Sequence[EncodedPrompt]) -> list[GeneratedCompletion]:

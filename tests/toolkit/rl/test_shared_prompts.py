@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from toolkit.models.structure import trunk
 from toolkit.rl import guards
 from toolkit.rl.buckets import run_buckets
+from toolkit.rl.rollout import PromptCache
 from toolkit.rl.trainer import PpoTrainer
 from toolkit.rl.update import UpdateStatistics, minibatches
 
@@ -101,6 +103,34 @@ def test_scores_updates_and_vision_gap_are_those_of_separate_rows(
     gap = guards.vision_gap(trainer.worker, one.rollout)
     trainer.worker.shares = False
     assert gap == pytest.approx(guards.vision_gap(trainer.worker, one.rollout), abs=1e-3)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_rows_about_one_picture_pass_the_tower_once(
+    make_trainer: Trainers, family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = make_trainer(family=family, vqa=True)
+    first, second = trainer.rows[:2]
+    assert (first.task, second.task) == ("caption", "vqa")
+    rows = [first, replace(second, images=first.images), replace(first, images=second.images)]
+    pictures = []
+    features = trunk(trainer.vlm.model).get_image_features
+
+    def counted(**inputs: Any) -> Any:
+        output = features(**inputs)
+        pictures.append(len(output.pooler_output))
+        return output
+
+    monkeypatch.setattr(trunk(trainer.vlm.model), "get_image_features", counted)
+    alone = [trainer.worker.encoded([row])[0] for row in rows]
+    trainer.worker.cache = PromptCache(trainer.vlm)
+    pictures.clear()
+    together = trainer.worker.encoded(rows)
+    assert sum(pictures) == len({row.images for row in rows}) == 2
+    for one, other in zip(together, alone, strict=True):
+        assert torch.equal(one.input_ids, other.input_ids)
+        for a, b in zip(one.features or (), other.features or (), strict=True):
+            torch.testing.assert_close(a.pooled, b.pooled, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("kind", [{"bits": 4}, {"dtype": "bfloat16"}, {"bits": 4, "dtype": "bfloat16"}])
