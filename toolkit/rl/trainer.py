@@ -100,8 +100,6 @@ class PpoTrainer:
         required = ppo.final == "best" or ppo.best_metric != PpoSpec().best_metric
         self.best = BestPolicy(run.path / "best", metric=ppo.best_metric, required=required)
 
-    # ---- the run -------------------------------------------------------------------------------------------
-
     def train(self, resume: bool = False) -> None:
         """Run to the end and write ``final/``; with ``resume`` from the newest checkpoint, if there is one.
 
@@ -148,8 +146,7 @@ class PpoTrainer:
         work.statistics = self._update(work, seed=seed, first=first)  # 8
         if work.statistics.broken_off:
             self._break_off(work)
-        done = time.perf_counter()
-        seconds = {"update": done - rewarded, "iteration": done - began}
+        seconds = {"update": time.perf_counter() - rewarded, "iteration": time.perf_counter() - began}
         return self._finish(work, {**work.experience.rollout.seconds, **seconds})  # 9
 
     # ---- phases --------------------------------------------------------------------------------------------
