@@ -111,8 +111,8 @@ def sample_page(step: int, samples: Sequence[Sample], pictures: Sequence[Picture
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta name="viewport" content="width=device-width, initial-scale=1"><title>{title}</title>'
         f"<style>{_STYLE}</style></head>\n<body><main><h1>{title}</h1>\n"
-        '<p class="soft">Total is what PPO maximises before the KL penalty. – : failed, or says nothing about '
-        f"this row.</p>\n{rows}\n</main></body></html>\n"
+        '<p class="soft">Total: the composite reward before the KL and missing-end penalties. – : failed, or '
+        f"says nothing of this row.</p>\n{rows}\n</main></body></html>\n"
     )
 
 
