@@ -54,3 +54,10 @@ def test_samples_that_share_a_prompt_are_drawn_and_teach_the_same() -> None:
         for length, row in lengths.items():
             assert row["differing"] <= 0.02 * row["completions"]
             assert found["learn"][family][length]["gradient_difference"] < 1e-3
+
+
+def test_a_run_that_is_killed_three_times_ends_like_the_one_that_was_not() -> None:
+    found = result("ppo_kills.py", "--kills", "3", "--iterations", "10")
+    assert found["kills"] == 3
+    assert found["bit_identical"] is True
+    assert found["same_metrics"] is True
