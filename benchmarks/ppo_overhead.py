@@ -33,8 +33,7 @@ from ppo_setup import FAMILIES, load_policy, make_recipe, make_rows, make_traine
 
 from toolkit.cli.guard import libraries_on_stderr
 from toolkit.models.encoding import EncodedPrompt
-from toolkit.models.generation import GeneratedCompletion, generate
-from toolkit.models.roles import POLICY, role, role_parameters
+from toolkit.models.roles import POLICY, role_parameters
 from toolkit.models.structure import trunk
 from toolkit.records import PromptRow
 from toolkit.rl.calibration import calibrate
@@ -48,17 +47,9 @@ RANK, ROWS, MAX_NEW_TOKENS = 16, 64, 12
 class PixelWorker(RolloutWorker):
     """Samples as the trainer's worker does, without computing picture features beforehand."""
 
-    def sample(
-        self, rows: Sequence[PromptRow], *, seed: int, samples: int, row_seeds: Sequence[int] | None = None
-    ) -> tuple[list[EncodedPrompt], list[GeneratedCompletion]]:
-        """Prompts with their pixels, and the completions."""
-        with role(self.vlm.model, POLICY):
-            prompts = self.cache.encode(rows)
-            completions = generate(
-                self.vlm, prompts, max_new_tokens=self.spec.max_new_tokens, temperature=self.temperature,
-                num_samples=samples, batch_size=self.spec.generation_batch_size, seed=seed, row_seeds=row_seeds,
-            )  # fmt: skip
-        return [prompt for prompt in prompts for _ in range(samples)], completions
+    def encoded(self, rows: Sequence[PromptRow]) -> list[EncodedPrompt]:
+        """Prompts with their pixels."""
+        return self.cache.encode(rows)
 
 
 def main() -> int:
