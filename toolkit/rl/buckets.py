@@ -5,35 +5,28 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
-__all__ = ["buckets", "run_buckets"]
+__all__ = ["buckets"]
 
 
-def buckets(lengths: Sequence[int], count: int) -> list[list[int]]:
+def buckets(
+    lengths: Sequence[int], count: int, runs: Sequence[Sequence[int]] | None = None
+) -> list[list[int]]:
     """Row numbers in ``count`` groups of like lengths; group sizes differ by one at most.
 
     The longest rows come first, so that memory that does not suffice shows in the first forward. Rows of one length
     keep their order, and so do all rows of a single group.
-    """
-    if count == 1:
-        return [list(range(len(lengths)))]
-    order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
-    bounds = [len(order) * index // count for index in range(count + 1)]
-    return [order[start:end] for start, end in pairwise(bounds)]
-
-
-def run_buckets(lengths: Sequence[int], runs: Sequence[Sequence[int]], count: int) -> list[list[int]]:
-    """As ``buckets``, the rows of a run beside one another: they share a prompt, whose forward they are to share.
-
-    A run is cut where a group is full: group sizes, and with them memory, are those of ``buckets``.
 
     Args:
         lengths: of each row.
-        runs: row numbers in runs of neighbours.
         count: groups.
+        runs: row numbers in runs of neighbours that stay beside one another, for they share a prompt, whose forward
+            they are to share. A run is cut where a group is full, so that memory does not depend on runs.
     """
-    longest = [max(lengths[row] for row in run) for run in runs]
-    order = [row for run in sorted(range(len(runs)), key=lambda run: -longest[run]) for row in runs[run]]
     if count == 1:
         return [list(range(len(lengths)))]
+    units = [[row] for row in range(len(lengths))] if runs is None else runs
+    order = [
+        row for unit in sorted(units, key=lambda unit: -max(lengths[row] for row in unit)) for row in unit
+    ]
     bounds = [len(order) * index // count for index in range(count + 1)]
     return [order[start:end] for start, end in pairwise(bounds)]

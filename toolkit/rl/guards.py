@@ -54,12 +54,8 @@ def vision_gap(worker: RolloutWorker, rollout: Rollout) -> tuple[float, int]:
 def swapped(
     prompts: Sequence[EncodedPrompt], image_ids: Sequence[int | str]
 ) -> tuple[list[EncodedPrompt], list[bool]]:
-    """Each prompt with the picture of the next row that has another one of the same size, and whether there is one.
-
-    Rows of one prompt object get one object again, with one picture.
-    """
+    """Each prompt with the picture of the next row that has another one of the same size, and whether there is one."""
     size, result, found = len(prompts), [], []
-    made: dict[tuple[int, int], EncodedPrompt] = {}
     for index, prompt in enumerate(prompts):
         candidates = ((index + step) % size for step in range(1, size))
         partner = next(
@@ -68,11 +64,7 @@ def swapped(
         )
         found.append(partner is not None and bool(prompt.image_inputs))
         other = prompts[partner] if partner is not None else prompt
-        new = made.setdefault(
-            (id(prompt), id(other)),
-            replace(prompt, image_inputs=other.image_inputs, features=other.features),
-        )
-        result.append(new)
+        result.append(replace(prompt, image_inputs=other.image_inputs, features=other.features))
     return result, found
 
 

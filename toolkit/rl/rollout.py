@@ -22,7 +22,7 @@ from toolkit.models.roles import POLICY, REFERENCE, role
 from toolkit.models.vision_features import with_vision_features
 from toolkit.records import ImageSource, PromptRow
 from toolkit.rewards.base import RewardBatch
-from toolkit.rl.buckets import run_buckets
+from toolkit.rl.buckets import buckets
 from toolkit.rl.engine import Engine
 from toolkit.rl.vllm_sampler import VllmSampler
 
@@ -129,8 +129,7 @@ class RolloutWorker:
     ) -> list[list[int]]:
         """Row numbers in ``count`` groups of like lengths; samples that share a prompt stay together."""
         lengths = [len(prompt.input_ids) + len(ids) for prompt, ids in zip(prompts, completions, strict=True)]
-        runs = prompt_runs(prompts) if self.shares else [[row] for row in range(len(prompts))]
-        return run_buckets(lengths, runs, count)
+        return buckets(lengths, count, prompt_runs(prompts) if self.shares else None)
 
     def __enter__(self) -> RolloutWorker:
         """To be used for a run; at its end nothing is left on a server."""

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from toolkit.models.structure import trunk
 from toolkit.rl import guards
-from toolkit.rl.buckets import run_buckets
+from toolkit.rl.buckets import buckets
 from toolkit.rl.rollout import PromptCache
 from toolkit.rl.trainer import PpoTrainer
 from toolkit.rl.update import UpdateStatistics, minibatches
@@ -49,8 +49,8 @@ def test_prompts_that_do_not_go_into_equal_minibatches_are_split() -> None:
 
 def test_runs_stay_beside_one_another_in_groups_of_equal_size() -> None:
     runs = [[0, 1], [2, 3], [4, 5]]
-    assert run_buckets([1, 1, 9, 9, 5, 5], runs, 3) == [[2, 3], [4, 5], [0, 1]]
-    assert run_buckets([3, 3, 3, 3], [[0, 1, 2, 3]], 2) == [[0, 1], [2, 3]]
+    assert buckets([1, 1, 9, 9, 5, 5], 3, runs) == [[2, 3], [4, 5], [0, 1]]
+    assert buckets([3, 3, 3, 3], 2, [[0, 1, 2, 3]]) == [[0, 1], [2, 3]]
 
 
 @given(st.integers(1, 12), st.integers(1, 9), st.integers(1, 6))
@@ -58,7 +58,7 @@ def test_no_group_is_larger_than_its_share_whatever_the_runs(prompts: int, sampl
     rows = prompts * samples
     runs = [list(range(start, start + samples)) for start in range(0, rows, samples)]
     lengths = [7 * (row // samples) % 5 + row % samples for row in range(rows)]
-    groups = run_buckets(lengths, runs, count)
+    groups = buckets(lengths, count, runs)
     assert sorted(row for group in groups for row in group) == list(range(rows))
     assert len(groups) == count
     assert max(map(len, groups)) - min(map(len, groups)) <= 1
