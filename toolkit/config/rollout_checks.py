@@ -7,6 +7,8 @@ from toolkit.config.findings import Findings
 
 __all__ = ["check_backend"]
 
+_MISMATCH_MAX_NATS = schema.VllmSpec().mismatch_max_nats
+
 
 def check_backend(recipe: schema.RlRecipe, findings: Findings) -> None:
     """What sampling with vLLM needs of the recipe, and its block where nothing samples with vLLM."""
@@ -17,5 +19,6 @@ def check_backend(recipe: schema.RlRecipe, findings: Findings) -> None:
         return
     if rollout.vllm is None:
         return
-    if rollout.vllm.mismatch_action == "off" and "mismatch_max_nats" in rollout.vllm.model_fields_set:
+    # By its value: a resolved recipe, which may be run again, names every key.
+    if rollout.vllm.mismatch_action == "off" and rollout.vllm.mismatch_max_nats != _MISMATCH_MAX_NATS:
         findings.add("rollout.vllm.mismatch_max_nats", "mismatch_action is 'off': take the line out")

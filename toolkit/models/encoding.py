@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "TOKEN_KEYS",
+    "CompletionPlaces",
     "EncodedPrompt",
     "VlmBatch",
     "collate",

@@ -172,6 +172,15 @@ def test_what_rl_needs_is_not_missed_where_it_is_there(inputs: Path) -> None:
     assert found(rl(), [VAL, "run.eval_every_steps=5", "ppo.final=best", "ppo.best_metric=cider"]) == []
 
 
+def test_a_resolved_recipe_whose_server_is_not_watched_can_be_run_again(inputs: Path) -> None:
+    every_key = [
+        "rollout.backend=vllm",
+        "rollout.vllm.mismatch_action=off",
+        "rollout.vllm.mismatch_max_nats=0.05",
+    ]
+    assert found(rl(), every_key) == []
+
+
 def test_rl_is_refused_under_fsdp_however_it_is_named(inputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("mine.yaml").write_text("distributed_type: FSDP\n")
     Path("other.yaml").write_text("distributed_type: DEEPSPEED\n")
