@@ -19,7 +19,7 @@ from reward_models.config import RewardConfig, read_config
 from reward_models.scorer import LearnedReward
 from toolkit.config.schema import ModelSpec
 from toolkit.records import Conversation, ImageSource
-from toolkit.rewards.base import RewardBatch, RewardOutput
+from toolkit.rewards.base import PictureFeatures, RewardBatch, RewardOutput
 
 if TYPE_CHECKING:
     from toolkit.models.loading import LoadedVlm
@@ -100,7 +100,10 @@ class EnsembleReward(LearnedReward):
     def __call__(self, batch: RewardBatch) -> RewardOutput:
         """Pessimistic scores of a batch, with ``mean`` and ``std`` as parts."""
         found = self.member_scores(
-            [row.prompt for row in batch.rows], [row.images for row in batch.rows], batch.completions
+            [row.prompt for row in batch.rows],
+            [row.images for row in batch.rows],
+            batch.completions,
+            pictures=batch.pictures,
         )
         parts = {"mean": found.mean(axis=0), "std": found.std(axis=0)}
         return RewardOutput(scores=self._pessimistic(found), parts=parts)
@@ -112,9 +115,11 @@ class EnsembleReward(LearnedReward):
         completions: Sequence[str],
         *,
         label: str | None = None,
+        pictures: PictureFeatures | None = None,
     ) -> NDArray[np.float64]:
         """Pessimistic scores (B,); NaN where a member gave no finite number."""
-        return self._pessimistic(self.member_scores(prompts, images, completions, label=label))
+        found = self.member_scores(prompts, images, completions, label=label, pictures=pictures)
+        return self._pessimistic(found)
 
     def member_scores(
         self,
@@ -123,12 +128,13 @@ class EnsembleReward(LearnedReward):
         completions: Sequence[str],
         *,
         label: str | None = None,
+        pictures: PictureFeatures | None = None,
     ) -> NDArray[np.float64]:
         """Every member's scores (K, B), each from the mean of its own held-out scores."""
         found = []
         for index, member in enumerate(self.members, start=1):
             named = None if label is None else f"{label}, {index}/{len(self.members)}"
-            scores = member.score(prompts, images, completions, label=named)
+            scores = member.score(prompts, images, completions, label=named, pictures=pictures)
             found.append(scores - member.config.score_mean)
         return np.stack(found)
 

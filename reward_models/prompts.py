@@ -20,6 +20,7 @@ from toolkit.models.loading import LoadedVlm
 from toolkit.models.structure import inner_model, language_model_name
 from toolkit.models.vision_features import with_vision_features
 from toolkit.records import Conversation, ImageSource
+from toolkit.rewards.base import PictureFeatures
 
 __all__ = ["BLANK_GREY", "PromptEncoder", "blank_like"]
 
@@ -57,9 +58,16 @@ class PromptEncoder:
         self._reuses_features = not _tower_is_trained(vlm)
 
     def encode(
-        self, prompts: Sequence[Conversation], images: Sequence[tuple[ImageSource, ...]]
+        self,
+        prompts: Sequence[Conversation],
+        images: Sequence[tuple[ImageSource, ...]],
+        *,
+        pictures: PictureFeatures | None = None,
     ) -> list[EncodedPrompt]:
         """One unpadded prompt for each conversation and its pictures.
+
+        ``pictures`` of this very model take the place of features of its own, so that what a row scores does not
+        depend on what was scored before (a tower's last bit may, on how many pictures it saw at once).
 
         Raises:
             DataError: a picture cannot be read, or image blocks and pictures differ in number.
@@ -69,6 +77,11 @@ class PromptEncoder:
             self._encode_one(prompt, sources, key)
             for prompt, sources, key in zip(prompts, images, keys, strict=True)
         ]
+        if pictures is not None and pictures.model is self.vlm.model and not self.blank_images:
+            encoded = [
+                replace(prompt, features=pictures.by_images.get(sources))
+                for prompt, sources in zip(encoded, images, strict=True)
+            ]
         reuse = self._reuses_features and not _is_split(self.vlm)
         return self._with_features(encoded, keys) if reuse else encoded
 
@@ -118,7 +131,8 @@ class PromptEncoder:
         self, prompts: list[EncodedPrompt], keys: Sequence[tuple[str, ...]]
     ) -> list[EncodedPrompt]:
         """Add features; pictures that occur several times among ``prompts`` go through the tower once."""
-        found = {key: self._features.get(key) for key in keys}
+        given = {key: prompt.features for key, prompt in zip(keys, prompts, strict=True)}
+        found = {key: features or self._features.get(key) for key, features in given.items()}
         missing = {
             key: prompt
             for key, prompt in zip(keys, prompts, strict=True)

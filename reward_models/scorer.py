@@ -27,7 +27,7 @@ from toolkit.models.loading import LoadedVlm
 from toolkit.models.packing import can_pack, pack_completions
 from toolkit.models.roles import REWARD, add_role, roles_of
 from toolkit.records import Conversation, ImageSource
-from toolkit.rewards.base import RewardBatch, RewardOutput
+from toolkit.rewards.base import PictureFeatures, RewardBatch, RewardOutput
 from toolkit.runs.progress import Progress
 
 __all__ = ["LearnedReward"]
@@ -54,6 +54,7 @@ class LearnedReward:
     name = "learned"
     scale = "log-odds of being preferred; mean and spread on held-out completions are in reward_config.json"
     may_be_constant = False
+    background = False
 
     def __init__(
         self,
@@ -145,7 +146,7 @@ class LearnedReward:
         """Raw scores of a batch; NaN where the model gave no finite number."""
         prompts = [row.prompt for row in batch.rows]
         images = [row.images for row in batch.rows]
-        return RewardOutput(scores=self.score(prompts, images, batch.completions))
+        return RewardOutput(scores=self.score(prompts, images, batch.completions, pictures=batch.pictures))
 
     def score(
         self,
@@ -154,6 +155,7 @@ class LearnedReward:
         completions: Sequence[str],
         *,
         label: str | None = None,
+        pictures: PictureFeatures | None = None,
     ) -> NDArray[np.float64]:
         """Raw scores (B,) of ``completions`` to ``prompts`` with ``images``, one each.
 
@@ -165,6 +167,7 @@ class LearnedReward:
             images: pictures of each row's prompt.
             completions: text of each row.
             label: shows progress under this name.
+            pictures: features that are there already, used where they come from this model's base.
 
         Raises:
             DataError: a picture cannot be read, or image blocks and pictures differ in number.
@@ -177,16 +180,22 @@ class LearnedReward:
         bar = nullcontext() if label is None else Progress(len(completions), label)
         with torch.no_grad(), bar as shown:
             for part in batches(groups, self.batch_size):
-                self._score(part, scores)
+                self._score(part, scores, pictures)
                 if shown is not None:
                     shown.update(sum(len(rows) for group in part for rows in group.rows.values()))
         self.model.train(was_training)
         scores[~np.isfinite(scores)] = np.nan
         return scores
 
-    def _score(self, groups: Sequence[CompletionGroup], scores: NDArray[np.float64]) -> None:
+    def _score(
+        self,
+        groups: Sequence[CompletionGroup],
+        scores: NDArray[np.float64],
+        pictures: PictureFeatures | None,
+    ) -> None:
         """Write the scores of the groups' rows into ``scores``, from one forward."""
-        encoded = self.encoder.encode([group.prompt for group in groups], [group.images for group in groups])
+        prompts, images = [group.prompt for group in groups], [group.images for group in groups]
+        encoded = self.encoder.encode(prompts, images, pictures=pictures)
         texts = [self.encoder.completions(group.texts) for group in groups]
         if self._packs:
             batch, ends = pack_completions(self.model.vlm, encoded, texts)

@@ -19,6 +19,7 @@ from toolkit.config.schema import QuantizationSpec, RlRecipe
 from toolkit.data.sources import load_parts, load_prompt_rows
 from toolkit.models.loading import load_vlm
 from toolkit.models.roles import role_parameters, roles_of
+from toolkit.models.structure import trunk
 from toolkit.records import image_prompt
 from toolkit.rewards.building import build_reward
 from toolkit.rl.memory import memory_by_part
@@ -183,3 +184,33 @@ def test_a_reward_model_on_the_policys_base_is_no_part_beside_it(recipe, saved_r
     assert parts["adapter reward"] > 0
     head = sum(item.nbytes for item in learned.model.head.parameters())
     assert parts["reward model single"] == head
+
+
+def test_learned_rewards_on_the_policys_base_use_its_picture_features(
+    recipe, ensemble, saved_reward, monkeypatch
+):
+    """The tower sees each picture of an iteration once, and scores do not depend on what was scored before."""
+    policy = load_vlm(recipe.model, trainable=True)
+    learned = {str(path): load_learned(policy, recipe, str(path)) for path in (ensemble, saved_reward)}
+    reward = build_reward(recipe.rewards, references={}, learned=learned)
+    rows, _ = load_parts(recipe.data, load_prompt_rows)
+    trainer = PpoTrainer(policy, reward, rows, rows, recipe, RunDirectory(recipe.run.output_dir))
+    pictures = []
+    tower = trunk(policy.model).get_image_features
+
+    def counted(**inputs):
+        output = tower(**inputs)
+        pictures.append(len(output.pooler_output))
+        return output
+
+    monkeypatch.setattr(trunk(policy.model), "get_image_features", counted)
+    batches = []
+    rollout = trainer.worker.collect(rows, seed=3, sampled=batches.append)
+    lent, again = reward(batches[0]), reward(batches[0])
+    assert sum(pictures) == len({row.images for row in rows})
+    assert lent.scores.tobytes() == again.scores.tobytes()
+    alone = reward(rollout.reward_batch())  # without the features: the reward models ask the tower themselves
+    assert sum(pictures) > len({row.images for row in rows})
+    np.testing.assert_allclose(lent.scores, alone.scores, atol=1e-5)
+    grey = learned[str(saved_reward)].blanked()(batches[0]).scores
+    assert not np.allclose(grey, lent.parts["single"], atol=1e-4)

@@ -14,17 +14,39 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from toolkit.records import PromptRow
+from toolkit.records import ImageSource, PromptRow
 
-__all__ = ["BoolArray", "FloatArray", "Reward", "RewardBatch", "RewardOutput", "columns_of"]
+if TYPE_CHECKING:
+    from toolkit.models.families.features import ImageFeatures
+
+__all__ = [
+    "BoolArray",
+    "FloatArray",
+    "PictureFeatures",
+    "Reward",
+    "RewardBatch",
+    "RewardOutput",
+    "columns_of",
+]
 
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class PictureFeatures:
+    """What a frozen vision tower made of a batch's pictures, by the ``images`` of a row.
+
+    A reward model that is an adapter on ``model``, the very object, takes them in place of its own pass of the tower.
+    """
+
+    model: object
+    by_images: Mapping[tuple[ImageSource, ...], tuple[ImageFeatures, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +56,7 @@ class RewardBatch:
     ``completions`` are decoded and stripped. ``ended`` says whether the completion closed itself (an end
     token) instead of being cut at ``max_new_tokens``. ``num_tokens`` counts the sampled tokens, the end
     token included. ``token_ids`` may be empty; only rewards that declare TRL's signature read it. A prompt's
-    completions form a group.
+    completions form a group. ``pictures`` saves reward models on the policy's base the tower.
 
     Raises:
         ValueError: if the sequences differ in length.
@@ -45,6 +67,7 @@ class RewardBatch:
     ended: Sequence[bool]
     num_tokens: Sequence[int]
     token_ids: Sequence[Sequence[int]] = ()
+    pictures: PictureFeatures | None = None
 
     def __post_init__(self) -> None:
         sizes = {len(self.rows), len(self.completions), len(self.ended), len(self.num_tokens)}
@@ -64,6 +87,7 @@ class RewardBatch:
             ended=[self.ended[index] for index in chosen],
             num_tokens=[self.num_tokens[index] for index in chosen],
             token_ids=[self.token_ids[index] for index in chosen] if self.token_ids else (),
+            pictures=self.pictures,
         )
 
 
@@ -106,12 +130,14 @@ class Reward(Protocol):
     """A reward. ``scale`` states the range of its scores in words, because rewards are added to one another.
 
     ``may_be_constant`` is True for penalties, which may be 0 on every sample of a healthy policy; any other
-    reward that is constant on the calibration samples teaches nothing and stops the run.
+    reward that is constant on the calibration samples teaches nothing and stops the run. ``background`` is True for
+    rewards that need neither the policy's device nor the main thread: the RL loop scores them while the model computes.
     """
 
     name: str
     scale: str
     may_be_constant: bool
+    background: bool
 
     def __call__(self, batch: RewardBatch) -> RewardOutput:
         """Score a batch; a row's score never depends on the other rows of the batch."""

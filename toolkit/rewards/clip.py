@@ -29,6 +29,7 @@ class ClipReward:
     name = "clipscore"
     scale = "0 to 2.5: 2.5 times the cosine"
     may_be_constant = False
+    background = False
 
     def __init__(self, *, model: str, device: str = "auto", batch_size: int = 32) -> None:
         if batch_size < 1:

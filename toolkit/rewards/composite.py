@@ -2,14 +2,14 @@
 
 Statistics are kept a term and task, because a question and a caption do not share a scale. Every stage of
 every term is returned as a part, so that the log shows which term moved: ``<term>`` (raw),
-``<term>/normalised``, ``<term>/weighted``.
+``<term>/normalised``, ``<term>/weighted``; after a calibration ``total/calibrated`` is the sum on a scale that stays.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -18,14 +18,12 @@ from toolkit.config.schema import RewardTerm
 from toolkit.errors import CheckpointError, RunFailed
 from toolkit.records import PromptRow
 from toolkit.rewards.base import BoolArray, FloatArray, Reward, RewardBatch, RewardOutput
+from toolkit.rewards.calibrated import calibrated_total, verdict
 from toolkit.rewards.normalisation import Moments, normalise_in_groups
 
-__all__ = ["CompositeReward", "CompositeTerm"]
-
-logger = logging.getLogger("vlm_rlhf.rewards")
+__all__ = ["BegunBatch", "CompositeReward", "CompositeTerm"]
 
 Schedule = Literal["constant", "linear_up", "linear_down"]
-FEWEST_FOR_A_VERDICT = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +33,14 @@ class CompositeTerm:
     name: str
     reward: Reward
     spec: RewardTerm
+
+
+@dataclass(frozen=True, slots=True)
+class BegunBatch:
+    """A batch of which some terms' raw scores are on their way already, by the term's name."""
+
+    batch: RewardBatch
+    coming: Mapping[str, Future[RewardOutput]] = field(default_factory=dict)
 
 
 class CompositeReward:
@@ -48,6 +54,7 @@ class CompositeReward:
     name = "composite"
     scale = "weighted sum of the terms"
     may_be_constant = False
+    background = False
 
     def __init__(
         self,
@@ -84,7 +91,20 @@ class CompositeReward:
         With ``update`` the running statistics take the batch in first; every process must then call it the
         same number of times. ``group`` normalisation reads the completions of one prompt in this batch.
         """
-        raw = [self.raw(term, batch) for term in self.terms]
+        return self.finish(BegunBatch(batch), update=update)
+
+    def begin(self, batch: RewardBatch, threads: Executor) -> BegunBatch:
+        """Hand the terms that need no model to ``threads``; ``finish`` then gives what a call would have given."""
+        background = [term for term in self.terms if term.reward.background]
+        return BegunBatch(batch, {term.name: threads.submit(self.raw, term, batch) for term in background})
+
+    def finish(self, begun: BegunBatch, *, update: bool = False) -> RewardOutput:
+        """Score the remaining terms, wait for those begun, and put all together; see ``__call__``."""
+        batch = begun.batch
+        here = {term.name: self.raw(term, batch) for term in self.terms if term.name not in begun.coming}
+        there = {name: output.result() for name, output in begun.coming.items()}
+        outputs = here | there
+        raw = [outputs[term.name] for term in self.terms]
         if update:
             self._take_in(
                 batch, [(t, o) for t, o in zip(self.terms, raw, strict=True) if t.spec.normalise == "running"]
@@ -104,6 +124,9 @@ class CompositeReward:
             if weight != 0.0:
                 scores += np.where(output.applies, weighted, 0.0)
             applicable |= output.applies
+        calibrated = calibrated_total(self.terms, outputs, batch, self.calibration)
+        if calibrated is not None:
+            parts["total/calibrated"] = np.where(applicable, calibrated, np.nan)
         return RewardOutput(np.where(applicable, scores, np.nan), parts, applicable)
 
     def calibrate(self, batch: RewardBatch) -> dict[str, dict[str, float]]:
@@ -135,7 +158,7 @@ class CompositeReward:
                     "std": moments.std,
                     "failed_fraction": 1.0 - finite.size / int(members.sum()),
                 }
-                problems += _verdict(term, task, int(members.sum()), moments)
+                problems += verdict(term, task, int(members.sum()), moments)
             if not any(key.rpartition("/")[0] == term.name for key in report):
                 problems.append(f"{term.name} applies to none of the {len(batch)} calibration samples")
         if problems:
@@ -236,21 +259,3 @@ def _from_text(state: Mapping[str, Mapping[str, float]]) -> dict[tuple[str, str]
 
 def _of_task(batch: RewardBatch, task: str) -> BoolArray:
     return np.asarray([row.task == task for row in batch.rows], dtype=bool)
-
-
-def _verdict(term: CompositeTerm, task: str, samples: int, moments: Moments) -> list[str]:
-    """What is wrong with a term on one task's calibration samples, if anything."""
-    if moments.count == 0:
-        return [f"{term.name} failed on all {samples} {task} samples"]
-    if not moments.constant or term.reward.may_be_constant:
-        return []
-    text = (
-        f"{term.name} is {moments.mean:.3f} on all {int(moments.count)} {task} samples of the starting policy"
-    )
-    if term.spec.weight == 0.0:
-        logger.warning("%s; it weighs 0 and is only watched", text)
-    elif moments.count >= FEWEST_FOR_A_VERDICT:
-        return [text]
-    else:
-        logger.warning("%s; too few samples to judge", text)
-    return []

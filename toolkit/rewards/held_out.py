@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from toolkit.rewards.base import FloatArray, RewardBatch, RewardOutput
-from toolkit.rewards.composite import CompositeReward, CompositeTerm
+from toolkit.rewards.base import FloatArray, RewardBatch
+from toolkit.rewards.calibrated import calibrated_total, standardised
+from toolkit.rewards.composite import CompositeReward
 
 __all__ = ["HeldOut", "held_out_scores"]
 
@@ -28,46 +29,27 @@ class HeldOut:
 
 
 def held_out_scores(reward: CompositeReward, batch: RewardBatch) -> HeldOut:
-    """Mean raw score of every term, and ``score``: the weighted sum by which policies of a run are compared.
+    """Mean raw score of every term, and ``score``: the mean of ``calibrated_total``, by which policies are compared.
 
-    In ``score`` a term enters with its full weight (no schedule, no clipping), standardised by its mean and
-    deviation at the calibration, or raw where the recipe does not normalise it. Terms of weight 0 are measured all
-    the same: that is how a metric is watched that nothing is trained on. Without a calibration (a checkpoint of an
-    earlier version) there is no ``score`` and nothing standardised.
+    Terms of weight 0 are measured all the same: that is how a metric is watched that nothing is trained on. Without a
+    calibration (a checkpoint of an earlier version) there is no ``score`` and nothing standardised.
     """
     numbers: dict[str, float] = {}
-    standardised: dict[str, tuple[float, float]] = {}
-    total, complete = np.zeros(len(batch), dtype=np.float64), True
+    spread: dict[str, tuple[float, float]] = {}
+    outputs = {term.name: reward.raw(term, batch) for term in reward.terms}
     for term in reward.terms:
-        output = reward.raw(term, batch)
-        finite = output.scores[np.isfinite(output.scores)]
+        finite = _finite(outputs[term.name].scores)
         numbers[term.name] = float(finite.mean()) if finite.size else float("nan")
-        scaled = _standardised(reward, term, output, batch)
-        if scaled is None:
-            complete = False
+        scaled = standardised(term.name, outputs[term.name], batch, reward.calibration)
+        if scaled is None or term.reward.may_be_constant:
             continue
-        total += term.spec.weight * np.where(
-            output.applies, output.scores if term.spec.normalise == "none" else scaled, 0.0
-        )
-        kept = scaled[np.isfinite(scaled)]
-        if kept.size > 1 and not term.reward.may_be_constant:
-            standardised[term.name] = float(kept.mean()), float(kept.std(ddof=1) / np.sqrt(kept.size))
-    scored = total[np.isfinite(total)]
-    if complete and scored.size:
+        if (kept := _finite(scaled)).size > 1:
+            spread[term.name] = float(kept.mean()), float(kept.std(ddof=1) / np.sqrt(kept.size))
+    total = calibrated_total(reward.terms, outputs, batch, reward.calibration)
+    if total is not None and (scored := _finite(total)).size:
         numbers["score"] = float(scored.mean())
-    return HeldOut(numbers, standardised)
+    return HeldOut(numbers, spread)
 
 
-def _standardised(
-    reward: CompositeReward, term: CompositeTerm, output: RewardOutput, batch: RewardBatch
-) -> FloatArray | None:
-    """The term's scores by the calibration of each row's task; None where a task was not calibrated."""
-    values = np.full(len(batch), np.nan, dtype=np.float64)
-    tasks = np.asarray([row.task for row in batch.rows])
-    for task in sorted(set(tasks[output.applies].tolist())):
-        moments = reward.calibration.get((term.name, task))
-        if moments is None:
-            return None
-        members = output.applies & (tasks == task)
-        values[members] = moments.standardise(output.scores[members])
-    return values
+def _finite(values: FloatArray) -> FloatArray:
+    return values[np.isfinite(values)]

@@ -49,6 +49,7 @@ class CiderReward:
     name = "cider"
     scale = "0 to 10"
     may_be_constant = False
+    background = True
 
     def __init__(self, frequencies: DocumentFrequencies, *, end_token: str | None) -> None:
         self.end_token = end_token
@@ -78,6 +79,7 @@ class BleuReward:
     name = "bleu"
     scale = "0 to 1"
     may_be_constant = False
+    background = True
 
     def __init__(self, *, order: int = 4) -> None:
         if not 1 <= order <= 4:
@@ -108,6 +110,7 @@ class VqaAccuracyReward:
     name = "vqa_accuracy"
     scale = "0 to 1"
     may_be_constant = False
+    background = True
 
     def __init__(self, *, rule: str = "official") -> None:
         vqa_accuracy("", [""], rule=rule)  # an unknown rule is refused now, not in the first iteration

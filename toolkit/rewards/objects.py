@@ -49,6 +49,7 @@ class ChairReward:
     name = "chair"
     scale = "-1 (every named object is invented) to 0"
     may_be_constant = True
+    background = True
 
     def __init__(self, *, objects: str, synonyms: str, references: bool = False) -> None:
         self._annotated = _Annotated(objects, synonyms, references)
@@ -73,6 +74,7 @@ class ObjectRecallReward:
     name = "object_recall"
     scale = "0 to 1"
     may_be_constant = False
+    background = True
 
     def __init__(self, *, objects: str, synonyms: str, references: bool = False) -> None:
         self._annotated = _Annotated(objects, synonyms, references)

@@ -71,6 +71,7 @@ class HttpReward:
     name = "http"
     scale = "as the service answers"
     may_be_constant = False
+    background = True
 
     def __init__(
         self,

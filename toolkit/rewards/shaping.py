@@ -39,6 +39,7 @@ class LengthReward:
     name = "length"
     scale = "0 inside the range, -1 for every per_tokens tokens outside it"
     may_be_constant = True
+    background = True
 
     def __init__(self, *, min_tokens: int = 1, max_tokens: int = 32, per_tokens: float = 8.0) -> None:
         if not 0 <= min_tokens <= max_tokens or per_tokens <= 0:
@@ -58,6 +59,7 @@ class RepetitionReward:
     name = "repetition"
     scale = "-1 (one n-gram over and over) to 0 (no n-gram twice)"
     may_be_constant = True
+    background = True
 
     def __init__(self, *, ngram: int = 3) -> None:
         if ngram < 1:
@@ -86,6 +88,7 @@ class BadEndingReward:
     name = "bad_ending"
     scale = "-1 (broken ending) or 0"
     may_be_constant = True
+    background = True
 
     def __call__(self, batch: RewardBatch) -> RewardOutput:
         """Scores ``(B,)`` of -1 or 0; VQA rows are not applicable."""

@@ -8,6 +8,9 @@ The function has TRL's own signature, so that one file serves TRL's trainers and
 ``columns`` are the row's fields (``sample_id, image_id, task, images, references, answers`` and every key of
 the row's ``meta``), one list entry a completion. ``None`` means the reward does not apply to that row;
 ``NaN`` means it failed there.
+
+A function that may run in another thread, while the model computes (it asks a service, say, and needs no signal, event
+loop or device of the main thread), says so with an attribute: ``fn.background = True``.
 """
 
 from __future__ import annotations
@@ -77,6 +80,7 @@ class UserReward:
 
     def __init__(self, function: UserFunction, *, name: str, options: dict[str, Any] | None = None) -> None:
         self.name, self.function, self.options = name, function, dict(options or {})
+        self.background = bool(getattr(function, "background", False))
 
     def __call__(self, batch: RewardBatch) -> RewardOutput:
         """Scores ``(B,)``; None of the function becomes not applicable, NaN stays a failure."""

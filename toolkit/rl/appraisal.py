@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -12,13 +13,13 @@ from torch import Tensor
 
 from toolkit.config.schema import RlRecipe
 from toolkit.errors import RunFailed
-from toolkit.rewards.base import FloatArray, RewardOutput
-from toolkit.rewards.composite import CompositeReward
+from toolkit.rewards.base import FloatArray, RewardBatch, RewardOutput
+from toolkit.rewards.composite import BegunBatch, CompositeReward
 from toolkit.rl import estimators
 from toolkit.rl.engine import Engine
 from toolkit.rl.experience import CriticFree, Experience, build_experience
 from toolkit.rl.potentials import prefix_potentials
-from toolkit.rl.rollout import Rollout, RolloutWorker, reward_batch
+from toolkit.rl.rollout import Rollout, RolloutWorker
 from toolkit.rl.sampler_agreement import importance_weighted
 
 __all__ = ["Appraisal"]
@@ -40,18 +41,29 @@ class Appraisal:
         self.reward, self.worker, self.engine, self.recipe = reward, worker, engine, recipe
         self.baseline = estimators.RunningBaseline(recipe.ppo.baseline_decay)
         reward.all_reduce = self._sum_arrays
+        self._threads = ThreadPoolExecutor(max(1, len(reward.terms)), thread_name_prefix="reward")
+        self._begun: BegunBatch | None = None
+
+    def begin(self, batch: RewardBatch) -> None:
+        """Terms that need no model are scored from now on, while phases 3 and 4 compute."""
+        self._begun = self.reward.begin(batch, self._threads)
 
     def rewards(self, rollout: Rollout, *, progress: float) -> RewardOutput:
         """Phase 5: composite scores ``(B,)`` and their parts; ``progress`` (0 to 1) is what schedules read.
 
+        Terms that ``begin`` handed out for this rollout are waited for, the others scored here.
+
         Raises:
             RunFailed: no term applies to a row.
         """
+        begun, self._begun = self._begun, None
+        if begun is None:
+            begun = BegunBatch(self.worker.reward_batch(rollout.rows, rollout.prompts, rollout.completions))
         self.reward.set_progress(progress)
         # Whole weights: a reward model on the policy's base does as many forwards as this process's rows ask for, and
         # under ZeRO-3 every forward of split weights has to be one of all processes.
         with self.engine.gathered():
-            output = self.reward(rollout.reward_batch(), update=True)
+            output = self.reward.finish(begun, update=True)
         if not output.applies.all():
             row = rollout.rows[int(np.flatnonzero(~output.applies)[0])]
             raise RunFailed(
@@ -118,9 +130,10 @@ class Appraisal:
     def _greedy_scores(self, rollout: Rollout) -> FloatArray:
         """Scores ``(B,)`` of each prompt's greedy completion, the missing-end penalty paid (Rennie et al. 2017)."""
         samples = self.recipe.rollout.samples_per_prompt
-        completions = self.worker.greedy(rollout.prompts[::samples])
+        rows, prompts = rollout.rows[::samples], rollout.prompts[::samples]
+        completions = self.worker.greedy(prompts)
         with self.engine.gathered():
-            scores = self.reward(reward_batch(rollout.rows[::samples], completions)).scores
+            scores = self.reward(self.worker.reward_batch(rows, prompts, completions)).scores
         penalty = self.recipe.ppo.missing_eos_penalty
         cut = np.asarray([not item.ended for item in completions], dtype=np.float64)
         return np.repeat(scores - penalty * cut, samples)

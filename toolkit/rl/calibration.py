@@ -11,7 +11,7 @@ import numpy as np
 from toolkit.config.schema import RlRecipe
 from toolkit.records import PromptRow
 from toolkit.rewards.composite import CompositeReward
-from toolkit.rl.rollout import RolloutWorker, derived_seed, reward_batch
+from toolkit.rl.rollout import RolloutWorker, derived_seed
 
 __all__ = ["calibrate"]
 
@@ -35,8 +35,9 @@ def calibrate(
     chosen = [rows[index] for index in order[: recipe.guards.calibration_samples]]
     samples = math.ceil(recipe.guards.calibration_samples / len(chosen))
     drawn = derived_seed(seed, "calibration", "sample")
-    _, completions = worker.sample(chosen, seed=drawn, samples=samples, alike=True)
-    report = reward.calibrate(reward_batch([row for row in chosen for _ in range(samples)], completions))
+    prompts, completions = worker.sample(chosen, seed=drawn, samples=samples, alike=True)
+    every_row = [row for row in chosen for _ in range(samples)]
+    report = reward.calibrate(worker.reward_batch(every_row, prompts, completions))
     for name, row in report.items():
         logger.info("%s: mean %.3f, std %.3f on %d samples", name, row["mean"], row["std"], row["count"])
     return report

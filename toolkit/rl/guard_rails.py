@@ -61,7 +61,9 @@ class GuardRails:
         memory = self._memory
         if not memory.first:
             memory.first = {name: value for name, value in numbers.items() if math.isfinite(value)}
-        if math.isfinite(reward := numbers.get("reward/total", math.nan)):
+        # On a scale that stays: normalised by group or by running statistics the total's mean is about 0 for ever.
+        reward = numbers.get("reward/total/calibrated", numbers.get("reward/total", math.nan))
+        if math.isfinite(reward):
             memory.start_rewards = [*memory.start_rewards, reward][:TREND]
             memory.rewards = [*memory.rewards, reward][-TREND:]
         reasons = [

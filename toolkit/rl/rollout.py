@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -21,7 +21,7 @@ from toolkit.models.packing import can_pack, collate_sharing, prompt_runs
 from toolkit.models.roles import POLICY, REFERENCE, role
 from toolkit.models.vision_features import with_vision_features
 from toolkit.records import ImageSource, PromptRow
-from toolkit.rewards.base import RewardBatch
+from toolkit.rewards.base import PictureFeatures, RewardBatch
 from toolkit.rl.buckets import buckets
 from toolkit.rl.engine import Engine
 from toolkit.rl.vllm_sampler import VllmSampler
@@ -89,13 +89,18 @@ class Rollout:
         return len(self.rows)
 
     def reward_batch(self) -> RewardBatch:
-        """The completions as rewards take them."""
+        """The completions as rewards take them, without the features of their pictures."""
         return reward_batch(self.rows, self.completions)
 
 
-def reward_batch(rows: Sequence[PromptRow], completions: Sequence[GeneratedCompletion]) -> RewardBatch:
+def reward_batch(
+    rows: Sequence[PromptRow],
+    completions: Sequence[GeneratedCompletion],
+    pictures: PictureFeatures | None = None,
+) -> RewardBatch:
     """Rows with their completions as rewards take them."""
     return RewardBatch(
+        pictures=pictures,
         rows=list(rows),
         completions=[item.text for item in completions],
         ended=[item.ended for item in completions],
@@ -188,6 +193,20 @@ class RolloutWorker:
             ]
             return with_vision_features(self.vlm, prompts, batch_size=self.spec.generation_batch_size)
 
+    def reward_batch(
+        self,
+        rows: Sequence[PromptRow],
+        prompts: Sequence[EncodedPrompt],
+        completions: Sequence[GeneratedCompletion],
+    ) -> RewardBatch:
+        """Rows with their completions as rewards take them, and the features of the prompts' pictures."""
+        features = {
+            row.images: prompt.features
+            for row, prompt in zip(rows, prompts, strict=True)
+            if prompt.features is not None
+        }
+        return reward_batch(rows, completions, PictureFeatures(self.vlm.model, features))
+
     def greedy(self, prompts: Sequence[EncodedPrompt]) -> list[GeneratedCompletion]:
         """The most likely completion of each prompt (token by token) under the policy as it is now."""
         with self.engine.gathered(), role(self.vlm.model, POLICY):
@@ -200,15 +219,26 @@ class RolloutWorker:
             )
 
     def collect(
-        self, rows: Sequence[PromptRow], *, seed: int, row_seeds: Sequence[int] | None = None
+        self,
+        rows: Sequence[PromptRow],
+        *,
+        seed: int,
+        row_seeds: Sequence[int] | None = None,
+        sampled: Callable[[RewardBatch], None] | None = None,
     ) -> Rollout:
-        """Phases 1 to 4 for the rows of this process; completions of one row stand together. Seeds as in ``sample``."""
+        """Phases 1 to 4 for the rows of this process; completions of one row stand together. Seeds as in ``sample``.
+
+        ``sampled`` is called after phase 2: what needs the completions alone can begin.
+        """
         samples = self.spec.samples_per_prompt
         began = time.perf_counter()
         prompts, completions = self.sample(rows, seed=seed, samples=samples, row_seeds=row_seeds)
-        sampled = time.perf_counter()
-        rollout = self.score([row for row in rows for _ in range(samples)], prompts, completions)
-        rollout.seconds = {"generate": sampled - began, "score": time.perf_counter() - sampled}
+        ended = time.perf_counter()
+        every_row = [row for row in rows for _ in range(samples)]
+        if sampled is not None:
+            sampled(self.reward_batch(every_row, prompts, completions))
+        rollout = self.score(every_row, prompts, completions)
+        rollout.seconds = {"generate": ended - began, "score": time.perf_counter() - ended}
         return rollout
 
     def score(

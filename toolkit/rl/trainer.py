@@ -177,7 +177,8 @@ class PpoTrainer:
             ranks = {"rank": self.engine.rank, "world": self.engine.world}
             own = self.order.draws(self.iteration, samples=spec.samples_per_prompt, **ranks)
         try:
-            rollout = self.worker.collect(self._rows(), seed=seed, row_seeds=own)
+            begin = self.appraisal.begin
+            rollout = self.worker.collect(self._rows(), seed=seed, row_seeds=own, sampled=begin)
             return in_agreement(rollout, self.engine, spec)
         except SamplerFailed:
             self._save(self.iteration)

@@ -121,6 +121,7 @@ class LengthReward:
     name = "length"
     scale = "characters"
     may_be_constant = False
+    background = False
 
     def __init__(self, *, fail: bool = False) -> None:
         self.fail = fail

@@ -23,6 +23,7 @@ class Half:
     """A learned reward of one half for everything."""
 
     name, scale, may_be_constant = "half", "0.5", False
+    background = False
 
     def __call__(self, batch: RewardBatch) -> RewardOutput:
         return RewardOutput(np.full(len(batch), 0.5))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -22,6 +24,7 @@ class Lookup:
 
     def __init__(self, name: str, table: Mapping[str, float | None], *, penalty: bool = False) -> None:
         self.name, self.table, self.may_be_constant = name, table, penalty
+        self.background = True
 
     def __call__(self, batch: RewardBatch) -> RewardOutput:
         values = [self.table[text] for text in batch.completions]
@@ -160,6 +163,55 @@ def test_a_term_that_fails_or_never_applies_stops_the_run(batch_of: Batches) -> 
         CompositeReward([term(Lookup("r", {"x": None}))]).calibrate(batch_of(["x", "x"]))
     with pytest.raises(RunFailed, match="failed on all 2 caption samples"):
         CompositeReward([term(Lookup("r", {"x": np.nan}))]).calibrate(batch_of(["x", "x"]))
+
+
+class Meets(Lookup):
+    """Waits for the other reward of a pair: both come to an end only where they run at the same time."""
+
+    def __init__(self, name: str, barrier: threading.Barrier, *, background: bool) -> None:
+        super().__init__(name, {"x": 1.0, "y": 2.0})
+        self.barrier, self.background = barrier, background
+        self.thread: threading.Thread | None = None
+
+    def __call__(self, batch: RewardBatch) -> RewardOutput:
+        self.thread = threading.current_thread()
+        self.barrier.wait(timeout=30)
+        return super().__call__(batch)
+
+
+@pytest.mark.parametrize("normalise", ["none", "group", "running"])
+def test_a_batch_begun_gives_what_a_call_gives_to_the_last_bit(batch_of: Batches, normalise: str) -> None:
+    def composite(barrier: threading.Barrier | None = None) -> CompositeReward:
+        values = {"x": 0.1, "y": 0.7}
+        rewards = [Lookup("away", values), Lookup("here", {"x": 3.0, "y": None})]
+        rewards[1].background = False
+        if barrier is not None:
+            rewards += [Meets(name, barrier, background=name == "first") for name in ("first", "second")]
+        return CompositeReward([term(reward, normalise=normalise, weight=0.3) for reward in rewards])
+
+    called, begun = composite(), composite()
+    with ThreadPoolExecutor(2) as threads:
+        for texts in (["x", "y", "x"], ["y", "y", "x"]):
+            one = called(batch_of(texts), update=True)
+            other = begun.finish(begun.begin(batch_of(texts), threads), update=True)
+            assert one.scores.tobytes() == other.scores.tobytes()
+            assert {k: v.tobytes() for k, v in one.parts.items()} == {
+                k: v.tobytes() for k, v in other.parts.items()
+            }
+        assert called.state_dict() == begun.state_dict()
+        both = composite(threading.Barrier(2))
+        both.finish(both.begin(batch_of(["x", "y"]), threads), update=True)
+    away, here = (item.reward for item in both.terms[2:])
+    assert isinstance(away, Meets)
+    assert isinstance(here, Meets)
+    assert here.thread is threading.main_thread()
+    assert away.thread is not threading.main_thread()
+
+
+def test_what_goes_wrong_in_the_background_ends_the_run(batch_of: Batches) -> None:
+    composite = CompositeReward([term(Lookup("r", {}))])
+    with ThreadPoolExecutor(1) as threads, pytest.raises(KeyError, match="x"):
+        composite.finish(composite.begin(batch_of(["x"]), threads))
 
 
 def test_state_of_another_composite_is_refused() -> None:

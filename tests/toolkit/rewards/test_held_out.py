@@ -18,6 +18,7 @@ class Numbers:
     """Reads the score out of the completion; "?" fails."""
 
     scale = "any"
+    background = False
 
     def __init__(self, name: str, factor: float, *, penalty: bool = False) -> None:
         self.name, self.factor, self.may_be_constant = name, factor, penalty
@@ -72,6 +73,10 @@ def test_the_score_is_the_loop() -> None:
     assert mean == pytest.approx(statistics.mean(standardised))
     assert error == pytest.approx(statistics.stdev(standardised) / 6**0.5)
     assert found.standardised["watched"][0] == pytest.approx(-mean)
+    trained_on = reward(batch_of(texts, TASKS)).parts[
+        "total/calibrated"
+    ]  # the loop's, of the same completions
+    assert trained_on == pytest.approx(totals)
     assert "p" not in found.standardised
 
 
@@ -84,6 +89,8 @@ def test_a_failed_row_is_left_out_and_the_statistics_survive_a_checkpoint() -> N
     assert found.numbers["a"] == pytest.approx(16 / 5)
     assert np.isfinite(found.numbers["score"])
     assert found == again
+    part = reward(batch_of(texts, TASKS)).parts["total/calibrated"]
+    assert np.isnan(part).tolist() == [text == "?" for text in texts]
 
 
 def test_without_a_calibration_there_is_no_score() -> None:
@@ -91,3 +98,19 @@ def test_without_a_calibration_there_is_no_score() -> None:
     assert "score" not in found.numbers
     assert found.standardised == {}
     assert found.numbers["a"] == 1.5
+
+
+@pytest.mark.parametrize("normalise", ["group", "running"])
+def test_on_the_scale_of_the_calibration_a_reward_is_seen_to_rise(normalise: str) -> None:
+    """Its own mean is not: it stays at 0."""
+    spec = RewardTerm.model_validate({"term": "a", "normalise": normalise})
+    reward = CompositeReward([CompositeTerm("a", Numbers("a", 1.0), spec)])
+    reward.calibrate(batch_of(["1", "5", "2", "9"], ["caption"] * 4))
+    means = []
+    for better in range(20):
+        batch = batch_of([str(better + number) for number in (1, 5, 2, 9)], ["caption"] * 4)
+        batch = RewardBatch([batch.rows[0]] * 4, batch.completions, batch.ended, batch.num_tokens)
+        means.append(reward(batch, update=True))
+    assert abs(float(means[-1].scores.mean())) < 1.5
+    rise = means[-1].parts["total/calibrated"].mean() - means[0].parts["total/calibrated"].mean()
+    assert rise == pytest.approx(19 / statistics.stdev([1, 5, 2, 9]))

@@ -19,6 +19,7 @@ class Recorder:
     """Scores nothing and keeps what it was given."""
 
     name, scale, may_be_constant = "recorder", "0, or not applicable to captions", True
+    background = False
     seen: RewardBatch
 
     def __call__(self, batch: RewardBatch) -> RewardOutput:

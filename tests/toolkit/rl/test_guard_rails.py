@@ -131,6 +131,17 @@ def test_divergence(rewards: tuple[float, float], fallen: float, error: float, f
         assert "val/cider fell by 0.50 standard deviations" in reason
 
 
+@pytest.mark.parametrize(("calibrated", "fires"), [((0.0, 1.0), True), ((1.0, 0.0), False)])
+def test_divergence_is_judged_on_the_scale_that_stays(calibrated: tuple[float, float], fires: bool) -> None:
+    """Normalised by group, the total is 0 at every iteration, up to rounding either way."""
+    found = rails()
+    found.observe_held_out({"cider": (0.2, 0.05)})
+    for reward, total in zip(calibrated, (1e-9, -1e-9) if fires else (-1e-9, 1e-9), strict=True):
+        for _ in range(3):
+            found.observe({**HEALTHY, "reward/total": total, "reward/total/calibrated": reward})
+    assert (found.observe_held_out({"cider": (-0.3, 0.05)}) is not None) == fires
+
+
 def test_memory_survives_a_checkpoint() -> None:
     whole, first = rails(), rails()
     bad = {**HEALTHY, "kl/k1_nats": 30.0}
@@ -192,10 +203,21 @@ def test_ppo_without_kl_is_caught(make_trainer: Trainers, proxy: list[dict[str, 
     assert "look at" in (caught.value.remedy or "")
 
 
+@pytest.mark.parametrize("normalise", ["none", "running", "group"])
 def test_a_gamed_proxy_is_caught_by_the_metric_it_does_not_see(
-    make_trainer: Trainers, proxy: list[dict[str, Any]]
+    make_trainer: Trainers, proxy: list[dict[str, Any]], normalise: str
 ) -> None:
-    trainer = over_optimised(make_trainer, proxy, kl__coefficient=0.0, guards__divergence_action="stop")
+    """By group, or by statistics that follow the policy, the total's mean stays where it is."""
+    proxy[0]["normalise"] = normalise
+    samples = {
+        "rollout__samples_per_prompt": 4,
+        "rollout__prompts_per_iteration": 8,
+        "ppo__estimator": "rloo",
+    }
+    changes = samples if normalise == "group" else {}
+    trainer = over_optimised(
+        make_trainer, proxy, kl__coefficient=0.0, guards__divergence_action="stop", **changes
+    )
     with pytest.raises(RunFailed, match=r"val/variety fell by .* the reward is being gamed"):
         trainer.train()
 

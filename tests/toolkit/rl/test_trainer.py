@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +17,7 @@ from toolkit.models.encoding import collate
 from toolkit.models.logprobs import completion_logprobs
 from toolkit.models.roles import role_parameters
 from toolkit.rl.prompt_order import PromptOrder
-from toolkit.rl.rollout import PromptCache
+from toolkit.rl.rollout import PromptCache, Rollout, RolloutWorker
 from toolkit.rl.trainer import PpoTrainer
 
 from .conftest import FAMILIES, make_rows
@@ -51,6 +53,37 @@ def test_a_run_learns_its_reward_and_writes_what_the_next_stage_reads(
     page = (trainer.run.samples / "rollouts.html").read_text(encoding="utf-8")
     assert "Iteration 8:" in page
     assert page.count("data:image/") == page.count("<article>") == len(samples)
+
+
+def test_terms_without_a_model_are_scored_while_the_policy_computes(
+    make_trainer: Trainers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A function in the background ends only once phase 3 has begun; one in the main thread would wait for ever."""
+    file = tmp_path / "slow.py"
+    file.write_text(
+        "import threading\nscoring = threading.Event()\nthreads = set()\n"
+        "def letters(completions, **columns):\n"
+        "    threads.add(threading.current_thread().name)\n"
+        "    if threading.current_thread() is not threading.main_thread():\n"
+        "        assert scoring.wait(timeout=60)\n"
+        "    return [float(c[0]['content'].count('e')) for c in completions]\n"
+        "def here(completions, **columns):\n"
+        "    assert threading.current_thread() is threading.main_thread()\n"
+        "    return [0.5 * len(c[0]['content']) for c in completions]\n"
+        "letters.background = True\n"
+    )
+    terms = [{"term": f"{file}:letters"}, {"term": f"{file}:here"}]
+    trainer = make_trainer(rewards=terms, ppo__iterations=2)
+    score, module = RolloutWorker.score, vars(trainer.reward.terms[0].reward)["function"].__globals__
+
+    def scored(*arguments: Any) -> Rollout:
+        module["scoring"].set()
+        return score(*arguments)
+
+    monkeypatch.setattr(RolloutWorker, "score", scored)
+    trainer.train()
+    assert any(name.startswith("reward") for name in module["threads"])
+    assert [line["step"] for line in trainer.run.metrics.read()] == [1, 2]
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -1,0 +1,85 @@
+"""Scores on the scale of the starting policy's samples, which does not move during a run.
+
+Normalised by group or by running statistics a reward's mean stays near 0 however good the completions become; on this
+scale it can be seen to rise, and training and held-out completions compare.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from toolkit.rewards.base import FloatArray, RewardBatch, RewardOutput
+from toolkit.rewards.normalisation import Moments
+
+if TYPE_CHECKING:
+    from toolkit.rewards.composite import CompositeTerm
+
+__all__ = ["Calibration", "calibrated_total", "standardised", "verdict"]
+
+logger = logging.getLogger("vlm_rlhf.rewards")
+
+Calibration = Mapping[tuple[str, str], Moments]
+"""Statistics by term and task."""
+
+FEWEST_FOR_A_VERDICT = 8
+
+
+def standardised(
+    name: str, output: RewardOutput, batch: RewardBatch, calibration: Calibration
+) -> FloatArray | None:
+    """A term's scores ``(B,)`` by the calibration of each row's task; None where a task was not calibrated."""
+    values = np.full(len(batch), np.nan, dtype=np.float64)
+    tasks = np.asarray([row.task for row in batch.rows])
+    for task in sorted(set(tasks[output.applies].tolist())):
+        moments = calibration.get((name, task))
+        if moments is None:
+            return None
+        members = output.applies & (tasks == task)
+        values[members] = moments.standardise(output.scores[members])
+    return values
+
+
+def calibrated_total(
+    terms: Sequence[CompositeTerm],
+    outputs: Mapping[str, RewardOutput],
+    batch: RewardBatch,
+    calibration: Calibration,
+) -> FloatArray | None:
+    """The weighted sum ``(B,)`` by which policies of a run are compared; None without a calibration of all terms.
+
+    A term enters with its full weight (no schedule, no clipping), standardised, or raw where the recipe does not
+    normalise it; one of weight 0, failed or not, does not. NaN in rows where a term failed.
+    """
+    total = np.zeros(len(batch), dtype=np.float64)
+    for term in terms:
+        output = outputs[term.name]
+        scaled = standardised(term.name, output, batch, calibration)
+        if scaled is None:
+            return None
+        if term.spec.weight == 0.0:
+            continue
+        scores = output.scores if term.spec.normalise == "none" else scaled
+        total += term.spec.weight * np.where(output.applies, scores, 0.0)
+    return total
+
+
+def verdict(term: CompositeTerm, task: str, samples: int, moments: Moments) -> list[str]:
+    """What is wrong with a term on one task's calibration samples, if anything."""
+    if moments.count == 0:
+        return [f"{term.name} failed on all {samples} {task} samples"]
+    if not moments.constant or term.reward.may_be_constant:
+        return []
+    text = (
+        f"{term.name} is {moments.mean:.3f} on all {int(moments.count)} {task} samples of the starting policy"
+    )
+    if term.spec.weight == 0.0:
+        logger.warning("%s; it weighs 0 and is only watched", text)
+    elif moments.count >= FEWEST_FOR_A_VERDICT:
+        return [text]
+    else:
+        logger.warning("%s; too few samples to judge", text)
+    return []
