@@ -39,9 +39,10 @@ GROUP = 4
 class Sizes:
     """Completions of a run, of one iteration of each side, and between evaluations; validation pictures.
 
-    ``recipe`` is our side's.
+    ``start`` is the SFT adapter of both sides, ``recipe`` our side's.
     """
 
+    start: Path
     recipe: str
     limit: int
     ours: int
@@ -154,13 +155,14 @@ def _recipe(chain: Path, out: Path, setting: Setting, sizes: Sizes, seed: int) -
     if not isinstance(plain, RlRecipe):
         raise RecipeError(str(path), f"stage: expected 'rl', found '{plain.stage}'")
     values: dict[str, Any] = {
-        "model.id": str(chain / "sft" / "final"),
+        "model.id": str(sizes.start),
         "data.root": str(chain / "data"),
         "rewards": [{"term": "cider", "normalise": "frozen"}],
         "rollout.prompts_per_iteration": sizes.ours // plain.rollout.samples_per_prompt,
         "ppo.iterations": sizes.limit // sizes.ours,
         "kl.coefficient": setting.kl,
         "optimizer.learning_rate": setting.learning_rate,
+        "optimizer.schedule": "constant",  # as theirs: a run ends at the target, wherever that is
         "run.output_dir": str(out),
         "run.seed": seed,
         "run.eval_every_steps": sizes.eval_every // sizes.ours,

@@ -31,6 +31,7 @@ def run(recipe: RlRecipe, directory: RunDirectory, resume: bool) -> None:
     from toolkit.data.sources import load_parts, load_prompt_rows
 
     rows, val_rows = load_parts(recipe.data, load_prompt_rows)
+    from toolkit.models.encoding import check_prompts
     from toolkit.models.loading import load_vlm
     from toolkit.models.vllm_server import connect
     from toolkit.rewards.building import build_reward
@@ -39,6 +40,7 @@ def run(recipe: RlRecipe, directory: RunDirectory, resume: bool) -> None:
     if recipe.rollout.backend == "vllm":  # a server that is not there is told before a model loads
         connect(recipe.rollout.vllm or VllmSpec(), recipe.model)
     policy = load_vlm(recipe.model, trainable=True)
+    check_prompts(policy, {f"{row.task} {row.sample_id}": row.prompt for row in (*rows, *val_rows)})
     learned = {
         term.model: load_learned(policy, recipe, term.model)
         for term in recipe.rewards

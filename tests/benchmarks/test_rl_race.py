@@ -23,9 +23,11 @@ def test_the_first_evaluation_at_the_target_counts(race: ModuleType) -> None:
     points = [race.Point(float(i), 2.0 * i, 64 * i, cider) for i, cider in enumerate((3.0, 3.4, 3.2, 3.6))]
     assert race.reached(points, 3.3) is points[1]
     assert race.reached(points, 9.0) is race.NEVER
-    slow, fast = [points[3]], [points[1]]
-    assert race.first([slow, fast], 3.3) == 1
-    assert race.first([fast, slow], 9.0) == 1, "nobody was there: the nearest is taken"
+    slow, fast, never = [points[3]], [points[1]], [points[0]]
+    assert race.first([[slow], [fast]], 3.3) == 1
+    assert race.first([[fast], [slow]], 9.0) == 1, "nobody was there: the nearest is taken"
+    assert race.first([[fast, never], [slow, slow]], 3.3) == 1, "twice there counts more than once and sooner"
+    assert race.first([[fast, slow], [fast, fast]], 3.3) == 1
 
 
 def test_the_better_of_theirs_by_medians_of_seeds(race: ModuleType) -> None:

@@ -69,6 +69,7 @@ def test_methods_from_a_shorter_sft(smoke: Path, tmp_path: Path) -> None:
 def test_the_race_runs_and_counts(smoke: Path) -> None:
     pytest.importorskip("pycocoevalcap")
     sizes = ["--limit", "32", "--ours", "16", "--theirs", "8", "--eval-every", "16", "--val", "8"]
+    sizes += ["--sft-steps", "2", "--tuning-seeds", "1000"]
     found = result("rl_race.py", "--from", str(smoke), "--trials", "1", "--seeds", "0", *sizes)
     assert found["sft_cider"] <= found["target_cider"] <= found["best_cider"]
     theirs = {f"{name}{reward}" for name in ("rloo", "grpo") for reward in ("", "-official", "-example")}

@@ -41,8 +41,8 @@ def write_report(root: Path, *, out: Path | None = None, samples: int = 24) -> P
         DataError: there is no run at ``root``.
     """
     runs, evaluation = find_runs(root)
-    inputs = read_inputs(runs, evaluation, title=root.resolve().name, samples=samples)
     page = out or root / "report.html"
+    inputs = read_inputs(runs, evaluation, title=root.resolve().name, samples=samples, page=page)
     atomic_write_text(page, build_page(inputs))
     return page
 
@@ -57,8 +57,8 @@ def report_stage(recipe: ReportRecipe, output: Path) -> Path:
     missing = [f"{path}: no such run directory" for path in (*runs, evaluation) if not path.is_dir()]
     if missing:
         raise DataError("report", missing, remedy="run the stages first; vlm-rlhf run PIPELINE runs them all")
-    inputs = read_inputs(runs, evaluation, title=evaluation.resolve().parent.name, samples=recipe.samples)
-    page = output / "report.html"
+    page, title = output / "report.html", evaluation.resolve().parent.name
+    inputs = read_inputs(runs, evaluation, title=title, samples=recipe.samples, page=page)
     atomic_write_text(page, build_page(inputs))
     return page
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import base64
 import io
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from toolkit.errors import DataError
 from toolkit.runs.metrics import read_metrics
@@ -23,7 +25,8 @@ _MAX_IMAGE_SIDE = 320
 class StageRun:
     """One run directory: its recipe as text, ``environment.json``, its metric lines and how long it took.
 
-    ``evaluation`` is what a reward run measured on held-out pairs, ``reward_evaluation.json``.
+    ``evaluation`` is what a reward run measured on held-out pairs, ``reward_evaluation.json``; ``samples_page`` the
+    address of an RL run's page of samples as seen from the report, empty where there is none.
     """
 
     name: str
@@ -33,6 +36,7 @@ class StageRun:
     metrics: Sequence[Mapping[str, Any]]
     seconds: float | None = None
     evaluation: Mapping[str, Any] = field(default_factory=dict)
+    samples_page: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +72,14 @@ def find_runs(root: Path) -> tuple[list[Path], Path | None]:
     return runs, evaluations[0] if evaluations else None
 
 
-def read_inputs(runs: Sequence[Path], evaluation: Path | None, *, title: str, samples: int) -> ReportInputs:
-    """Read run directories (those with metrics or a recipe) and the evaluation's summary and samples."""
-    stages = [_read_run(path) for path in runs]
+def read_inputs(
+    runs: Sequence[Path], evaluation: Path | None, *, title: str, samples: int, page: Path
+) -> ReportInputs:
+    """Read run directories (those with metrics or a recipe) and the evaluation's summary and samples.
+
+    ``page`` is where the report will be: it links to what lies beside it.
+    """
+    stages = [_read_run(path, page.parent) for path in runs]
     stages = [stage for stage in stages if stage.stage not in ("report", "pipeline")]
     stages.sort(
         key=lambda run: _STAGE_ORDER.index(run.stage) if run.stage in _STAGE_ORDER else len(_STAGE_ORDER)
@@ -101,7 +110,7 @@ def data_url(path: Path) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
 
 
-def _read_run(path: Path) -> StageRun:
+def _read_run(path: Path, seen_from: Path) -> StageRun:
     recipe_path, metrics_path = path / "recipe.resolved.yaml", path / "metrics.jsonl"
     recipe = recipe_path.read_text(encoding="utf-8") if recipe_path.exists() else ""
     return StageRun(
@@ -112,7 +121,14 @@ def _read_run(path: Path) -> StageRun:
         metrics=read_metrics(metrics_path) if metrics_path.exists() else [],
         seconds=_read_json(path / "finished.json", default={}).get("seconds"),
         evaluation=_read_json(path / "reward_evaluation.json", default={}),
+        samples_page=_address(path / "samples" / "rollouts.html", seen_from),
     )
+
+
+def _address(page: Path, seen_from: Path) -> str:
+    if not page.is_file():
+        return ""
+    return quote(Path(os.path.relpath(page.resolve(), seen_from.resolve())).as_posix())
 
 
 def _stage_of(recipe: str) -> str:

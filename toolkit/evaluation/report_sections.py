@@ -138,7 +138,7 @@ def runs_section(runs: Sequence[StageRun]) -> str:
         return ""
     rows = "".join(
         f"<tr><td>{escape(run.name)}</td><td>{escape(run.stage)}</td>"
-        f"<td>{_seconds(run.seconds)}</td><td>{_last_step(run)}</td></tr>"
+        f"<td>{_seconds(run.seconds)}</td><td>{_last_step(run)}</td><td>{_samples_link(run)}</td></tr>"
         for run in runs
     )
     folds = "".join(
@@ -147,13 +147,17 @@ def runs_section(runs: Sequence[StageRun]) -> str:
         for run in runs
         if run.recipe
     )
-    head = "<tr><th>run</th><th>stage</th><th>time</th><th>steps</th></tr>"
+    head = "<tr><th>run</th><th>stage</th><th>time</th><th>steps</th><th></th></tr>"
     table = (
         f'<div class="scroll"><table class="runs"><thead>{head}</thead><tbody>{rows}</tbody></table></div>'
     )
     return _section(
         "runs", "What was run", "In the order of the chain.", f'<div class="card">{table}{folds}</div>'
     )
+
+
+def _samples_link(run: StageRun) -> str:
+    return f'<a href="{escape(run.samples_page)}">samples with pictures</a>' if run.samples_page else ""
 
 
 def _section(anchor: str, title: str, lead: str, content: str) -> str:

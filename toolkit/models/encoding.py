@@ -6,7 +6,7 @@ tensors.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -26,6 +26,7 @@ __all__ = [
     "CompletionPlaces",
     "EncodedPrompt",
     "VlmBatch",
+    "check_prompts",
     "collate",
     "content_blocks",
     "encode_completion",
@@ -131,16 +132,31 @@ def _with_images(vlm: LoadedVlm, prompt: Conversation, images: Sequence[Image]) 
             f"found {len(images)} images for {len(placeholders)} image blocks",
             remedy="give one {'type': 'image'} block for each image",
         )
-    token = vlm.tokenizer.convert_ids_to_tokens(vlm.family.image_token_id)
-    if any(token in block.get("text", "") for block in blocks):
-        raise DataError(
-            "prompt",
-            f"the text holds the image token {token}",
-            remedy="remove it; images are blocks of their own",
-        )
+    check_prompts(vlm, {"this one": messages})
     for block, image in zip(placeholders, images, strict=True):
         block["image"] = image
     return messages
+
+
+def check_prompts(vlm: LoadedVlm, prompts: Mapping[str, Iterable[Mapping[str, Any]]]) -> None:
+    """Look through all prompts, by what they are called, before the first is needed.
+
+    Raises:
+        DataError: the text of one or more holds the image token, which would be read as a picture.
+    """
+    token = vlm.tokenizer.convert_ids_to_tokens(vlm.family.image_token_id)
+    wrong = [
+        name
+        for name, prompt in prompts.items()
+        if any(
+            token in block.get("text", "")
+            for message in prompt
+            for block in content_blocks(message["content"])
+        )
+    ]
+    if wrong:
+        problems = [f"{name}: the text holds the image token {token}" for name in wrong]
+        raise DataError("prompts", problems, remedy="remove it; images are blocks of their own")
 
 
 def content_blocks(content: Any) -> list[dict[str, Any]]:

@@ -53,6 +53,8 @@ def chain(folder: Path, evaluated: Path) -> Path:
         (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     shutil.copytree(evaluated, folder / "eval")
     path = folder / "eval" / "samples" / "samples.json"
+    (folder / "ppo" / "samples").mkdir()
+    (folder / "ppo" / "samples" / "rollouts.html").write_text("<p>samples</p>")
     samples = json.loads(path.read_text())
     samples[0]["systems"]["sft"]["caption"] = NASTY
     samples[0]["references"][0] = NASTY
@@ -80,7 +82,7 @@ def test_the_page_is_well_formed_and_asks_for_nothing(page: Path) -> None:
             assert not name.startswith("on")
             if name in ("src", "href"):
                 assert value is not None
-                assert value.startswith(("data:image/", "#"))
+                assert value.startswith(("data:image/", "#")) or value == "ppo/samples/rollouts.html"
     assert "http://" not in text
     assert "https://" not in text
     assert "default-src 'none'" in text
@@ -104,6 +106,7 @@ def test_the_page_shows_scores_differences_curves_samples_and_times(page: Path) 
     assert f">{summary['rows']['human']['cider']:.3f}<" in text
     assert text.count("<img") == 12
     assert "61 s" in text
+    assert text.count('<a href="ppo/samples/rollouts.html">') == 1
     assert "validation" in text
 
 
@@ -111,6 +114,9 @@ def test_a_run_without_evaluation_and_an_evaluation_alone(page: Path, tmp_path: 
     alone = write_report(page.parent / "sft").read_text()
     assert '<section id="curves">' in alone
     assert '<section id="scores">' not in alone
+    (tmp_path / "odd: folder").mkdir()
+    away = write_report(page.parent / "ppo", out=tmp_path / "odd: folder" / "x.html").read_text()
+    assert '<a href="../quickstart/ppo/samples/rollouts.html">' in away
     scores = write_report(page.parent / "eval", out=tmp_path / "x.html", samples=2).read_text()
     assert scores.count("<img") == 2
     assert (tmp_path / "x.html").exists()

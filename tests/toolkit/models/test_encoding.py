@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from toolkit.errors import DataError
-from toolkit.models.encoding import collate, encode_completion, encode_prompt
+from toolkit.models.encoding import check_prompts, collate, encode_completion, encode_prompt
 from toolkit.models.structure import inner_model
 from toolkit.records import image_prompt
 
@@ -51,6 +51,17 @@ def test_two_pictures_in_one_prompt(vlm):
     )
     batch = collate(vlm, [prompt, *samples(vlm)[0]])
     inner_model(vlm.model)(**batch.model_inputs())
+
+
+def test_an_image_token_in_a_text_is_refused_before_the_first_row_is_needed(vlm):
+    token = vlm.tokenizer.convert_ids_to_tokens(vlm.family.image_token_id)
+    wrong = image_prompt(f"What is {token} here?")
+    with pytest.raises(DataError, match="the text holds the image token"):
+        encode_prompt(vlm, wrong, [picture(0)])
+    check_prompts(vlm, {"row 1": image_prompt("x")})
+    with pytest.raises(DataError) as caught:
+        check_prompts(vlm, {"row 1": image_prompt("x"), "row 2": wrong, "row 3": wrong})
+    assert [problem.partition(":")[0] for problem in caught.value.problems] == ["row 2", "row 3"]
 
 
 def test_wrong_number_of_pictures_is_refused(vlm):

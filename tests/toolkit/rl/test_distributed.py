@@ -130,7 +130,7 @@ def test_the_rest_of_the_matrix_equals_one_process(
     assert_same(one_by_weights[bits], two)
 
 
-@pytest.mark.parametrize("launcher", ["ddp", "zero2"])
+@pytest.mark.parametrize("launcher", ["ddp", "zero2", "zero3"])
 def test_two_processes_with_activation_checkpointing_equal_one_without(
     base: Path,
     tmp_path: Path,
