@@ -2,6 +2,7 @@
 
 import gc
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -214,3 +215,32 @@ def test_learned_rewards_on_the_policys_base_use_its_picture_features(
     np.testing.assert_allclose(lent.scores, alone.scores, atol=1e-5)
     grey = learned[str(saved_reward)].blanked()(batches[0]).scores
     assert not np.allclose(grey, lent.parts["single"], atol=1e-4)
+
+
+def test_a_resumed_run_on_learned_rewards_ends_at_the_same_bits(recipe, tmp_path):
+    """What a reward model scored before the interruption, and what it kept of it, leaves no trace in the rest."""
+    values = recipe.model_dump()
+    values["rollout"]["prompts_per_iteration"] = 4
+    values["ppo"]["iterations"] = 4
+    values["run"] = {**values["run"], "save_every_steps": 1, "save_total_limit": 9}
+    ends = []
+    for name in ("whole", "resumed"):
+        values["run"]["output_dir"] = str(tmp_path / name)
+        again = RlRecipe.model_validate(values)
+        resume = name == "resumed"
+        if resume:
+            shutil.copytree(tmp_path / "whole", tmp_path / name)
+            for left in ("final", "checkpoint-3", "finished.json"):
+                shutil.rmtree(tmp_path / name / left, ignore_errors=True)
+        directory = RunDirectory(again.run.output_dir)
+        directory.prepare(again, resume=resume)
+        run(again, directory, resume)
+        directory.release()
+        ends.append(load_file(str(tmp_path / name / "final" / "adapter_model.safetensors")))
+    assert (tmp_path / "resumed" / "checkpoint-3").is_dir()
+    assert all(torch.equal(value, ends[1][key]) for key, value in ends[0].items())
+    lines = [(tmp_path / name / "metrics.jsonl").read_text().splitlines() for name in ("whole", "resumed")]
+    for one, other in zip(*(map(json.loads, part) for part in lines), strict=True):
+        assert {k: v for k, v in one.items() if "time/" not in k} == {
+            k: v for k, v in other.items() if "time/" not in k
+        }
