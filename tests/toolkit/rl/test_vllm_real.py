@@ -18,11 +18,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from bitsandbytes.functional import dequantize_4bit
+from bitsandbytes.nn import Linear4bit
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForImageTextToText
 
+from toolkit.models.structure import inner_model
 from toolkit.rl.sampler_agreement import mismatch
 from toolkit.rl.trainer import PpoTrainer
 from toolkit.rl.vllm_sampler import SamplerFailed
+
+from .conftest import load_policy
+from .test_distributed import launch
 
 VLLM = os.environ.get("VLM_RLHF_VLLM")
 pytestmark = [
@@ -51,7 +59,13 @@ def served_copy(base: Path, folder: Path) -> Path:
 def served(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
     """A server on a copy of the base, and what a recipe says to use it."""
     folder = tmp_path_factory.mktemp("served")
-    copy = served_copy(base, folder / "base")
+    with serving(served_copy(base, folder / "base"), folder) as server:
+        yield {**server, "base": base}
+
+
+@contextlib.contextmanager
+def serving(copy: Path, folder: Path) -> Iterator[dict[str, Any]]:
+    """A server on ``copy``, its log in ``folder``."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -71,7 +85,7 @@ def served(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dic
     try:
         _wait(process, port, log)
         vllm = {"url": f"http://127.0.0.1:{port}", "served_model": str(copy), "mismatch_max_nats": 0.01}
-        yield {"base": base, "vllm": vllm}
+        yield {"vllm": vllm}
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGTERM)
@@ -144,6 +158,53 @@ def test_other_pictures_and_other_seeds_give_other_completions(
     assert max(moved) > 1e-3
     total, tokens = mismatch(rollout) or (9.0, 1.0)
     assert total / tokens < 5e-3
+
+
+@pytest.mark.distributed
+@pytest.mark.parametrize("launcher", ["ddp", "zero3"])
+def test_two_processes_train_on_what_one_server_samples(
+    served: dict[str, Any], tmp_path: Path, launcher: str
+) -> None:
+    """The first process alone writes and loads the adapter; each sends its own share of the prompts."""
+    changes = {
+        **through(served, prompts_per_iteration=16, samples_per_prompt=2, draws="row"),
+        "optimizer__learning_rate": 5e-3,
+    }
+    done = launch(launcher, {"base": str(served["base"]), "out": str(tmp_path / "run"), "changes": changes})
+    assert (tmp_path / "run" / "final").is_dir(), done.stderr[-4000:]
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert len(lines) == 3
+    assert max(line["rollout/vllm_mismatch_nats"] for line in lines) < 5e-3
+    assert not (tmp_path / "run" / "vllm-adapters").exists()
+
+
+def test_a_four_bit_policy_trains_on_what_its_dequantised_base_samples(
+    base: Path, make_trainer: Build, tmp_path: Path
+) -> None:
+    """Where vLLM has no 4-bit kernels it can serve the very weights that NF4 stands for."""
+    copy = served_copy(dequantised(base, tmp_path / "plain"), tmp_path / "served")
+    with serving(copy, tmp_path) as server:
+        trainer = make_trainer(bits=4, optimizer__learning_rate=5e-3, **through({**server, "base": base}))
+        trainer.train()
+    found = logged(trainer, "rollout/vllm_mismatch_nats")
+    assert len(found) == 3
+    assert max(found) < 5e-3
+
+
+def dequantised(base: Path, folder: Path) -> Path:
+    """The base with every weight that a 4-bit policy quantises, as that policy reads it."""
+    plain = AutoModelForImageTextToText.from_pretrained(base)
+    quantised = 0
+    with torch.no_grad():
+        for name, module in inner_model(load_policy(base, bits=4).model).named_modules():
+            if isinstance(module, Linear4bit):
+                weight = dequantize_4bit(module.weight.data, module.weight.quant_state)
+                plain.get_submodule(name.removesuffix(".base_layer")).weight.copy_(weight)
+                quantised += 1
+    assert quantised > 10
+    shutil.copytree(base, folder)
+    plain.save_pretrained(folder)
+    return folder
 
 
 def test_a_stale_adapter_is_caught(served: dict[str, Any], make_trainer: Build) -> None:
