@@ -12,12 +12,13 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel
+from transformers import GenerationConfig, PreTrainedModel
 
-from toolkit.models.encoding import EncodedPrompt, collate
+from toolkit.models.encoding import EncodedPrompt
 from toolkit.models.loading import LoadedVlm
-from toolkit.models.row_sampling import RowSampler
+from toolkit.models.row_sampling import BatchSampler, RowSampler
 from toolkit.models.shared_prefill import generation_inputs
+from toolkit.models.shrinking import Sampler, decode
 from toolkit.models.structure import inner_model
 from toolkit.models.vision_features import with_vision_features
 
@@ -71,7 +72,7 @@ def generate(
         ``len(prompts) * num_samples`` completions: all samples of the first prompt, then those of the second,
         … Image placeholders are never sampled. The model's training mode is restored.
     """
-    config = _generation_config(vlm, max_new_tokens, 0.0 if row_seeds is not None else temperature)
+    config = _generation_config(vlm, max_new_tokens)
     config.num_beams = num_beams
     if num_samples > 1:  # the tower need not see a picture once for every sample
         prompts = with_vision_features(vlm, prompts, batch_size=batch_size)
@@ -81,30 +82,38 @@ def generate(
         for start in range(0, len(rows), batch_size):
             chosen = rows[start : start + batch_size]
             # The same way for all batches of a call, so that a row does not round differently beside other rows.
-            if share_prefill and num_samples > 1 and num_beams == 1:
-                inputs = generation_inputs(vlm, chosen)
+            inputs, positions = generation_inputs(
+                vlm, chosen, share=share_prefill and num_samples > 1 and num_beams == 1
+            )
+            if num_beams > 1:
+                new = inner.generate(**inputs, generation_config=config)[:, inputs["input_ids"].shape[1] :]
             else:
-                inputs = collate(vlm, chosen, padding_side="left").model_inputs()
-            own = LogitsProcessorList()
-            if row_seeds is not None and temperature > 0:
-                seeds = row_seeds[start : start + batch_size]
-                own.append(RowSampler(seeds, max_new_tokens=max_new_tokens, temperature=temperature))
-            output = inner.generate(**inputs, generation_config=config, logits_processor=own)
-            new = output[:, inputs["input_ids"].shape[1] :].cpu()
-            completions += [_completion(vlm, row) for row in new]
+                seeds = None if row_seeds is None else row_seeds[start : start + batch_size]
+                sampler = _sampler(vlm, len(chosen), temperature, seeds, max_new_tokens)
+                new = decode(inner, inputs, positions, config, sampler)
+            completions += [_completion(vlm, row) for row in new.cpu()]
     return completions
 
 
-def _generation_config(vlm: LoadedVlm, max_new_tokens: int, temperature: float) -> GenerationConfig:
-    sampling = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
+def _generation_config(vlm: LoadedVlm, max_new_tokens: int) -> GenerationConfig:
     return GenerationConfig(
         max_new_tokens=max_new_tokens,
         suppress_tokens=vlm.family.placeholder_ids(vlm.processor) or None,
         pad_token_id=vlm.tokenizer.pad_token_id,
         eos_token_id=sorted(vlm.eos_ids),
         use_cache=True,
-        **(sampling if temperature > 0 else {"do_sample": False}),
+        do_sample=False,  # what is sampled, is sampled by a logits processor
     )
+
+
+def _sampler(
+    vlm: LoadedVlm, rows: int, temperature: float, row_seeds: Sequence[int] | None, max_new_tokens: int
+) -> Sampler | None:
+    if temperature <= 0:
+        return None
+    if row_seeds is not None:
+        return RowSampler(row_seeds, max_new_tokens=max_new_tokens, temperature=temperature)
+    return BatchSampler(rows, temperature=temperature, device=vlm.device)
 
 
 @contextmanager

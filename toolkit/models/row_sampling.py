@@ -1,4 +1,8 @@
-"""Sampling whose random numbers belong to a row: the same completion in any batch, on any number of processes."""
+"""Samplers as logits processors: they leave one token of every row possible, and greedy decoding takes it.
+
+``RowSampler`` gives every row random numbers of its own: the same completion in any batch, on any number of processes.
+``BatchSampler`` draws what ``torch.multinomial`` would draw for the whole batch, whichever rows of it are left.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,7 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessor
 
-__all__ = ["RowSampler"]
+__all__ = ["BatchSampler", "RowSampler"]
 
 
 class RowSampler(LogitsProcessor):
@@ -42,3 +46,36 @@ class RowSampler(LogitsProcessor):
         # Strictly above the aim: a token of probability 0 adds nothing and is stepped over.
         chosen = torch.searchsorted(cumulative, aim, right=True)
         return torch.full_like(scores, -torch.inf).scatter(1, chosen, 0.0)
+
+    def keep(self, rows: Tensor) -> None:
+        """The batch holds only these of its rows from now on."""
+        self._numbers = self._numbers[rows.to(self._numbers.device)]
+
+
+class BatchSampler(LogitsProcessor):
+    """Draws as ``torch.multinomial`` does, by the global generator, but for some rows of a batch only.
+
+    It takes the index of the largest p / q with q from the exponential distribution, one for every token of every row.
+    Numbers are drawn for the rows that have left too: those that stay get what they would have got.
+
+    Args:
+        rows: of the whole batch.
+        temperature: what logits are divided by.
+        device: of the logits.
+    """
+
+    def __init__(self, rows: int, *, temperature: float, device: torch.device) -> None:
+        self.temperature = temperature
+        self._size = rows
+        self._rows = torch.arange(rows, device=device)
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """0 at the drawn token, minus infinity elsewhere; ``scores`` are the logits ``(B, V)``."""
+        probabilities = torch.softmax(scores / self.temperature, dim=-1)
+        noise = probabilities.new_empty(self._size, scores.shape[1]).exponential_()
+        chosen = (probabilities / noise[self._rows]).argmax(dim=-1, keepdim=True)
+        return torch.full_like(scores, -torch.inf).scatter(1, chosen, 0.0)
+
+    def keep(self, rows: Tensor) -> None:
+        """The batch holds only these of its rows from now on."""
+        self._rows = self._rows[rows]

@@ -70,7 +70,7 @@ def test_logits_are_those_of_the_whole_sequence(vlm):
     prompts = mixed(vlm)
     rows = [prompts[i] for i in (0, 0, 0, 1, 2, 2, 3, 3, 4)]
     with torch.no_grad():
-        inputs = generation_inputs(vlm, rows)
+        inputs, _ = generation_inputs(vlm, rows, share=True)
         assert "past_key_values" in inputs
         output = inner_model(vlm.model).generate(
             **inputs, max_new_tokens=5, min_new_tokens=5, do_sample=False, output_logits=True,
@@ -154,7 +154,7 @@ def falls_back(vlm: LoadedVlm) -> None:
     """Nothing is shared, and what comes out is that of single rows."""
     prompts, _ = samples(vlm)
     rows = [prompt for prompt in prompts for _ in range(2)]
-    assert "past_key_values" not in generation_inputs(vlm, rows)
+    assert "past_key_values" not in generation_inputs(vlm, rows, share=True)[0]
     found = generate(vlm, prompts, max_new_tokens=5, temperature=0.0, num_samples=2)
     alone = generate(vlm, rows, max_new_tokens=5, temperature=0.0, batch_size=1)
     assert [c.token_ids.tolist() for c in found] == [c.token_ids.tolist() for c in alone]
@@ -168,6 +168,6 @@ def test_a_prompt_that_ends_in_a_picture_is_prefilled_whole(vlm):
         input_ids=prompt.input_ids[:cut],
         token_inputs={key: value[:cut] for key, value in prompt.token_inputs.items()},
     )
-    inputs = generation_inputs(vlm, [short, short])
+    inputs = generation_inputs(vlm, [short, short], share=True)[0]
     assert "past_key_values" not in inputs
     assert inputs["input_ids"].shape == (2, cut)
