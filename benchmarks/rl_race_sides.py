@@ -154,6 +154,10 @@ def _recipe(chain: Path, out: Path, setting: Setting, sizes: Sizes, seed: int) -
     plain = load_recipe(path)
     if not isinstance(plain, RlRecipe):
         raise RecipeError(str(path), f"stage: expected 'rl', found '{plain.stage}'")
+    if sizes.ours % plain.rollout.samples_per_prompt:
+        raise UsageError(
+            f"--ours {sizes.ours} is no multiple of {plain.rollout.samples_per_prompt} samples a prompt"
+        )
     values: dict[str, Any] = {
         "model.id": str(sizes.start),
         "data.root": str(chain / "data"),

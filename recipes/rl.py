@@ -40,7 +40,7 @@ def run(recipe: RlRecipe, directory: RunDirectory, resume: bool) -> None:
     if recipe.rollout.backend == "vllm":  # a server that is not there is told before a model loads
         connect(recipe.rollout.vllm or VllmSpec(), recipe.model)
     policy = load_vlm(recipe.model, trainable=True)
-    check_prompts(policy, {f"{row.task} {row.sample_id}": row.prompt for row in (*rows, *val_rows)})
+    check_prompts(policy, [(f"{row.task} {row.sample_id}", row.prompt) for row in (*rows, *val_rows)])
     learned = {
         term.model: load_learned(policy, recipe, term.model)
         for term in recipe.rewards

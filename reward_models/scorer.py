@@ -26,6 +26,7 @@ from toolkit.models.encoding import collate
 from toolkit.models.loading import LoadedVlm
 from toolkit.models.packing import can_pack, pack_completions
 from toolkit.models.roles import REWARD, add_role, roles_of
+from toolkit.models.structure import inner_model, language_model_name
 from toolkit.records import Conversation, ImageSource
 from toolkit.rewards.base import PictureFeatures, RewardBatch, RewardOutput
 from toolkit.runs.progress import Progress
@@ -111,8 +112,8 @@ class LearnedReward:
             batch_size: completions in one forward.
 
         Raises:
-            CheckpointError: no reward adapter there, or it was trained on another base, precision or
-            processor.
+            CheckpointError: no reward adapter there, one of other parts than the language model, or it was trained on
+            another base, precision or processor.
         """
         folder = Path(directory)
         config = read_config(folder)
@@ -127,8 +128,17 @@ class LearnedReward:
                 f"{folder} cannot be attached: both the policy and the reward model must be adapters",
                 remedy="load the reward model on a base of its own",
             )
+        weights = load_file(str(folder / _ADAPTER_WEIGHTS))
+        inside = f".{language_model_name(inner_model(vlm.model))}."
+        beside = [key for key in weights if inside not in key]
+        if beside:
+            raise CheckpointError(
+                f"{folder} cannot be attached: it adapts more than the language model, such as {beside[0]}, and the "
+                "policy's picture features are not those that it was trained on",
+                remedy="load the reward model on a base of its own",
+            )
         add_role(vlm.model, name, config=LoraConfig.from_pretrained(str(folder)))
-        set_peft_model_state_dict(vlm.model, load_file(str(folder / _ADAPTER_WEIGHTS)), adapter_name=name)
+        set_peft_model_state_dict(vlm.model, weights, adapter_name=name)
         head = load_head(folder, vlm.hidden_size).to(vlm.device).requires_grad_(False)
         return cls(VlmRewardModel(vlm, head, adapter=name), config, batch_size=batch_size)
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from recipes.rl import held_out_evaluation, load_learned, run
 from reward_models.checkpoint import describe, save_reward_model
@@ -18,6 +18,7 @@ from reward_models.ensemble import EnsembleReward
 from reward_models.scorer import LearnedReward
 from toolkit.config.schema import QuantizationSpec, RlRecipe
 from toolkit.data.sources import load_parts, load_prompt_rows
+from toolkit.errors import CheckpointError
 from toolkit.models.loading import load_vlm
 from toolkit.models.roles import role_parameters, roles_of
 from toolkit.models.structure import trunk
@@ -230,8 +231,8 @@ def test_a_resumed_run_on_learned_rewards_ends_at_the_same_bits(recipe, tmp_path
         resume = name == "resumed"
         if resume:
             shutil.copytree(tmp_path / "whole", tmp_path / name)
-            for left in ("final", "checkpoint-3", "finished.json"):
-                shutil.rmtree(tmp_path / name / left, ignore_errors=True)
+            for left in ("final", "checkpoint-3"):
+                shutil.rmtree(tmp_path / name / left)
         directory = RunDirectory(again.run.output_dir)
         directory.prepare(again, resume=resume)
         run(again, directory, resume)
@@ -244,3 +245,18 @@ def test_a_resumed_run_on_learned_rewards_ends_at_the_same_bits(recipe, tmp_path
         assert {k: v for k, v in one.items() if "time/" not in k} == {
             k: v for k, v in other.items() if "time/" not in k
         }
+
+
+def test_an_adapter_of_more_than_the_language_model_gets_a_base_of_its_own(recipe, saved_reward, tmp_path):
+    """The policy's picture features would be those of another projector than it was trained with."""
+    wider = tmp_path / "wider"
+    shutil.copytree(saved_reward, wider)
+    weights = load_file(str(wider / "adapter_model.safetensors"))
+    name = "base_model.model.model.multi_modal_projector.linear_1.lora_A.weight"
+    save_file({**weights, name: torch.zeros(4, 64)}, str(wider / "adapter_model.safetensors"))
+    policy = load_vlm(recipe.model, trainable=True)
+    with pytest.raises(
+        CheckpointError, match=r"more than the language model, such as .*multi_modal_projector"
+    ):
+        LearnedReward.attach(policy, recipe.model, wider)
+    assert roles_of(policy.model) == ["default"]

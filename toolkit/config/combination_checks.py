@@ -149,13 +149,14 @@ def _check_ppo(recipe: schema.RlRecipe, findings: Findings, launch: str) -> None
         )
     if recipe.kl.controller == "adaptive" and recipe.kl.coefficient == 0:
         findings.add("kl.coefficient", "an adaptive controller multiplies it, so it stays 0; start above 0")
-    _check_estimator(recipe, findings)
-    if ppo.critic == "adapter" and launch.startswith("zero3") and recipe.model.gradient_checkpointing:
+    # An error of 20 % either way is what the controller reacts to at most: this much of it at once would end at 0.
+    if recipe.kl.controller == "adaptive" and 0.2 * samples >= recipe.kl.horizon:
         findings.add(
-            "model.gradient_checkpointing",
-            f"{launch} forces re-entrant checkpointing, which recomputes the critic's layers with the policy's "
-            "adapter; use ppo.critic=shared, or no checkpointing",
+            "kl.horizon",
+            f"found {recipe.kl.horizon:g} with {samples} completions an iteration: a single one could take the "
+            f"coefficient to 0, where it stays; expected more than {0.2 * samples:g}, usually many times that",
         )
+    _check_estimator(recipe, findings)
     if launch.startswith("zero3") and recipe.kl.refresh_reference_every_iterations is not None:
         findings.add(
             "kl.refresh_reference_every_iterations",

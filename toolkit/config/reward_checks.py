@@ -10,7 +10,7 @@ from toolkit.config import schema
 from toolkit.config.findings import Findings
 from toolkit.config.messages import suggestion
 
-__all__ = ["REQUIRED_OPTIONS", "REWARD_TERMS", "check_rewards"]
+__all__ = ["REQUIRED_OPTIONS", "REWARD_TERMS", "TAKEN_NAMES", "check_rewards"]
 
 # Names of the reward terms that come along; toolkit.rewards builds them (a test compares the two lists).
 REWARD_TERMS = (
@@ -30,6 +30,8 @@ _OBJECTS = {
     "objects": "a file of the pictures' objects (COCO instances, or {image_id: [object, …]})",
     "synonyms": "a file with a line an object: name, synonym, synonym …",
 }
+# What the log and the held-out evaluation call their own numbers, beside those of the terms.
+TAKEN_NAMES = ("total", "score", "failed_fraction", "flat_fraction", "mean_tokens")
 # Options without which a term cannot be built, and what they are (the same test compares).
 REQUIRED_OPTIONS = {
     "http": {"url": "the address of a service that scores completions, http://host:port/path"},
@@ -53,6 +55,10 @@ def check_rewards(field: str, terms: Sequence[schema.RewardTerm], findings: Find
         name = term.name or term.term.rpartition(":")[2]
         if name in names:
             findings.add(f"{key}.name", f"'{name}' is taken by an earlier term; give each a name of its own")
+        if name in TAKEN_NAMES:
+            findings.add(
+                f"{key}.name", f"'{name}' is a number of the log already; give the term another name"
+            )
         names.add(name)
         if ":" in term.term:
             _check_user_term(f"{key}.term", term.term, findings)

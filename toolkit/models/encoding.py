@@ -132,14 +132,14 @@ def _with_images(vlm: LoadedVlm, prompt: Conversation, images: Sequence[Image]) 
             f"found {len(images)} images for {len(placeholders)} image blocks",
             remedy="give one {'type': 'image'} block for each image",
         )
-    check_prompts(vlm, {"this one": messages})
+    check_prompts(vlm, [("this one", messages)])
     for block, image in zip(placeholders, images, strict=True):
         block["image"] = image
     return messages
 
 
-def check_prompts(vlm: LoadedVlm, prompts: Mapping[str, Iterable[Mapping[str, Any]]]) -> None:
-    """Look through all prompts, by what they are called, before the first is needed.
+def check_prompts(vlm: LoadedVlm, prompts: Iterable[tuple[str, Iterable[Mapping[str, Any]]]]) -> None:
+    """Look through all prompts, each with what it is called, before the first is needed.
 
     Raises:
         DataError: the text of one or more holds the image token, which would be read as a picture.
@@ -147,7 +147,7 @@ def check_prompts(vlm: LoadedVlm, prompts: Mapping[str, Iterable[Mapping[str, An
     token = vlm.tokenizer.convert_ids_to_tokens(vlm.family.image_token_id)
     wrong = [
         name
-        for name, prompt in prompts.items()
+        for name, prompt in prompts
         if any(
             token in block.get("text", "")
             for message in prompt

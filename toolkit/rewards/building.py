@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from toolkit.config.reward_checks import TAKEN_NAMES
 from toolkit.config.schema import RewardTerm
 from toolkit.errors import RecipeError
 from toolkit.metrics import DocumentFrequencies
@@ -61,6 +62,11 @@ def build_reward(
         name = spec.name or _short_name(spec.term)
         if name in {term.name for term in built}:
             problems.append(f"rewards.{index}.name: {name!r} is taken; give each term a name of its own")
+            continue
+        if name in TAKEN_NAMES:
+            problems.append(
+                f"rewards.{index}.name: {name!r} is a number of the log; give the term another name"
+            )
             continue
         try:
             built.append(CompositeTerm(name, _build(spec, name, references, learned or {}), spec))

@@ -28,18 +28,15 @@ Calibration = Mapping[tuple[str, str], Moments]
 FEWEST_FOR_A_VERDICT = 8
 
 
-def standardised(
-    name: str, output: RewardOutput, batch: RewardBatch, calibration: Calibration
-) -> FloatArray | None:
-    """A term's scores ``(B,)`` by the calibration of each row's task; None where a task was not calibrated."""
+def standardised(name: str, output: RewardOutput, batch: RewardBatch, calibration: Calibration) -> FloatArray:
+    """A term's scores ``(B,)`` by the calibration of each row's task; NaN where it failed or was not calibrated."""
     values = np.full(len(batch), np.nan, dtype=np.float64)
     tasks = np.asarray([row.task for row in batch.rows])
     for task in sorted(set(tasks[output.applies].tolist())):
         moments = calibration.get((name, task))
-        if moments is None:
-            return None
-        members = output.applies & (tasks == task)
-        values[members] = moments.standardise(output.scores[members])
+        if moments is not None:
+            members = output.applies & (tasks == task)
+            values[members] = moments.standardise(output.scores[members])
     return values
 
 
@@ -49,20 +46,21 @@ def calibrated_total(
     batch: RewardBatch,
     calibration: Calibration,
 ) -> FloatArray | None:
-    """The weighted sum ``(B,)`` by which policies of a run are compared; None without a calibration of all terms.
+    """The weighted sum ``(B,)`` by which policies of a run are compared; None without any calibration.
 
     A term enters with its full weight (no schedule, no clipping), standardised, or raw where the recipe does not
-    normalise it; one of weight 0, failed or not, does not. NaN in rows where a term failed.
+    normalise it; one of weight 0, failed or not, does not. NaN in rows where a term failed or was not calibrated for
+    their task. Whether there is a sum never depends on the batch: processes exchange its mean.
     """
+    if not calibration:
+        return None
     total = np.zeros(len(batch), dtype=np.float64)
     for term in terms:
-        output = outputs[term.name]
-        scaled = standardised(term.name, output, batch, calibration)
-        if scaled is None:
-            return None
         if term.spec.weight == 0.0:
             continue
-        scores = output.scores if term.spec.normalise == "none" else scaled
+        output = outputs[term.name]
+        raw = term.spec.normalise == "none"
+        scores = output.scores if raw else standardised(term.name, output, batch, calibration)
         total += term.spec.weight * np.where(output.applies, scores, 0.0)
     return total
 

@@ -8,7 +8,7 @@ every term is returned as a part, so that the log shows which term moved: ``<ter
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Executor, Future
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -20,6 +20,7 @@ from toolkit.records import PromptRow
 from toolkit.rewards.base import BoolArray, FloatArray, Reward, RewardBatch, RewardOutput
 from toolkit.rewards.calibrated import calibrated_total, verdict
 from toolkit.rewards.normalisation import Moments, normalise_in_groups
+from toolkit.runs.threads import started
 
 __all__ = ["BegunBatch", "CompositeReward", "CompositeTerm"]
 
@@ -93,10 +94,13 @@ class CompositeReward:
         """
         return self.finish(BegunBatch(batch), update=update)
 
-    def begin(self, batch: RewardBatch, threads: Executor) -> BegunBatch:
-        """Hand the terms that need no model to ``threads``; ``finish`` then gives what a call would have given."""
-        background = [term for term in self.terms if term.reward.background]
-        return BegunBatch(batch, {term.name: threads.submit(self.raw, term, batch) for term in background})
+    def begin(self, batch: RewardBatch) -> BegunBatch:
+        """Score the terms that need no model in threads; ``finish`` then gives what a call would have given."""
+        background = [term for term in self.terms if getattr(term.reward, "background", False)]
+        coming = {
+            term.name: started(self.raw, term, batch, name=f"reward {term.name}") for term in background
+        }
+        return BegunBatch(batch, coming)
 
     def finish(self, begun: BegunBatch, *, update: bool = False) -> RewardOutput:
         """Score the remaining terms, wait for those begun, and put all together; see ``__call__``."""

@@ -40,9 +40,9 @@ def held_out_scores(reward: CompositeReward, batch: RewardBatch) -> HeldOut:
     for term in reward.terms:
         finite = _finite(outputs[term.name].scores)
         numbers[term.name] = float(finite.mean()) if finite.size else float("nan")
-        scaled = standardised(term.name, outputs[term.name], batch, reward.calibration)
-        if scaled is None or term.reward.may_be_constant:
+        if term.reward.may_be_constant:
             continue
+        scaled = standardised(term.name, outputs[term.name], batch, reward.calibration)
         if (kept := _finite(scaled)).size > 1:
             spread[term.name] = float(kept.mean()), float(kept.std(ddof=1) / np.sqrt(kept.size))
     total = calibrated_total(reward.terms, outputs, batch, reward.calibration)

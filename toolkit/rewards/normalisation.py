@@ -11,8 +11,10 @@ from toolkit.rewards.base import FloatArray
 
 __all__ = ["SMALLEST_STD", "Moments", "normalise_in_groups"]
 
-# Below this a spread is rounding noise: dividing by it would turn the noise into reward.
+# Below these a spread is rounding noise: dividing by it would turn the noise into reward. The second is a share of the
+# mean: a variance from sums of squares has an error of 1e-16 or so times the square of the mean.
 SMALLEST_STD = 1e-8
+SMALLEST_RELATIVE_STD = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +35,7 @@ class Moments:
     @property
     def constant(self) -> bool:
         """No spread beyond rounding noise."""
-        return self.std <= SMALLEST_STD * max(1.0, abs(self.mean))
+        return self.std <= max(SMALLEST_STD, SMALLEST_RELATIVE_STD * abs(self.mean))
 
     def merged(self, count: float, total: float, total_squares: float) -> Moments:
         """These moments with a batch added, the batch given as count, sum and sum of squares."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -41,12 +40,12 @@ class Appraisal:
         self.reward, self.worker, self.engine, self.recipe = reward, worker, engine, recipe
         self.baseline = estimators.RunningBaseline(recipe.ppo.baseline_decay)
         reward.all_reduce = self._sum_arrays
-        self._threads = ThreadPoolExecutor(max(1, len(reward.terms)), thread_name_prefix="reward")
         self._begun: BegunBatch | None = None
+        self._baseline: FloatArray | None = None  # of scst
 
     def begin(self, batch: RewardBatch) -> None:
         """Terms that need no model are scored from now on, while phases 3 and 4 compute."""
-        self._begun = self.reward.begin(batch, self._threads)
+        self._begun = self.reward.begin(batch)
 
     def rewards(self, rollout: Rollout, *, progress: float) -> RewardOutput:
         """Phase 5: composite scores ``(B,)`` and their parts; ``progress`` (0 to 1) is what schedules read.
@@ -64,6 +63,10 @@ class Appraisal:
         # under ZeRO-3 every forward of split weights has to be one of all processes.
         with self.engine.gathered():
             output = self.reward.finish(begun, update=True)
+        if self.recipe.ppo.estimator == "scst":
+            self._baseline = self._greedy_scores(rollout)
+            # Without a baseline there is no advantage: the row is as little use as one whose reward failed.
+            output = replace(output, scores=np.where(np.isfinite(self._baseline), output.scores, np.nan))
         if not output.applies.all():
             row = rollout.rows[int(np.flatnonzero(~output.applies)[0])]
             raise RunFailed(
@@ -74,18 +77,13 @@ class Appraisal:
 
     def experience(self, rollout: Rollout, output: RewardOutput, *, kl_coefficient: float) -> Experience:
         """Phases 6 and 7."""
-        baseline = None
-        if self.recipe.ppo.estimator == "scst":
-            baseline = self._greedy_scores(rollout)
-            # Without a baseline there is no advantage: the row is as little use as one whose reward failed.
-            output = replace(output, scores=np.where(np.isfinite(baseline), output.scores, np.nan))
         experience = build_experience(
             rollout,
             output,
             self.recipe.ppo,
             kl_coefficient=kl_coefficient,
             reduce=self.engine.all_sum,
-            critic_free=self._estimator(rollout, baseline),
+            critic_free=self._estimator(rollout),
             potentials=self._potentials(rollout),
         )
         return importance_weighted(experience, self.recipe.rollout)
@@ -99,7 +97,7 @@ class Appraisal:
         self.reward.load_state_dict(state["reward"])
         self.baseline.load_state_dict(state.get("baseline", {}))
 
-    def _estimator(self, rollout: Rollout, baseline: FloatArray | None) -> CriticFree | None:
+    def _estimator(self, rollout: Rollout) -> CriticFree | None:
         """The estimator of a run without a critic, with all it needs but returns and usable rows."""
         name, group = self.recipe.ppo.estimator, self.recipe.rollout.samples_per_prompt
         if name == "rloo":
@@ -109,7 +107,7 @@ class Appraisal:
         if name == "running":
             tasks = [row.task for row in rollout.rows]
             return lambda returns, usable: self.baseline(returns, usable, tasks, reduce=self.engine.all_sum)
-        if name == "scst" and baseline is not None:
+        if name == "scst" and (baseline := self._baseline) is not None:
             return lambda returns, usable: torch.where(
                 usable, returns - torch.as_tensor(baseline, dtype=returns.dtype, device=returns.device), 0.0
             )

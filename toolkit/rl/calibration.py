@@ -9,18 +9,22 @@ from collections.abc import Sequence
 import numpy as np
 
 from toolkit.config.schema import RlRecipe
+from toolkit.errors import RunFailed
 from toolkit.records import PromptRow
+from toolkit.rewards.base import RewardBatch
 from toolkit.rewards.composite import CompositeReward
+from toolkit.rl.engine import Engine
 from toolkit.rl.rollout import RolloutWorker, derived_seed
 
 __all__ = ["calibrate"]
 
 logger = logging.getLogger("vlm_rlhf.rl")
+Report = dict[str, dict[str, float]]
 
 
 def calibrate(
     reward: CompositeReward, worker: RolloutWorker, rows: Sequence[PromptRow], recipe: RlRecipe
-) -> dict[str, dict[str, float]]:
+) -> Report:
     """Sample at least ``guards.calibration_samples`` completions of ``rows`` and measure every term on them.
 
     Fewer rows than that give several completions each: a rarely earned reward looks constant on a handful.
@@ -37,7 +41,21 @@ def calibrate(
     drawn = derived_seed(seed, "calibration", "sample")
     prompts, completions = worker.sample(chosen, seed=drawn, samples=samples, alike=True)
     every_row = [row for row in chosen for _ in range(samples)]
-    report = reward.calibrate(worker.reward_batch(every_row, prompts, completions))
+    report = _agreed(reward, worker.reward_batch(every_row, prompts, completions), worker.engine)
     for name, row in report.items():
         logger.info("%s: mean %.3f, std %.3f on %d samples", name, row["mean"], row["std"], row["count"])
     return report
+
+
+def _agreed(reward: CompositeReward, batch: RewardBatch, engine: Engine) -> Report:
+    """What the first process measures, on all: a judge that answers each of them otherwise would split their scales."""
+    found: Report | RunFailed
+    try:
+        found = reward.calibrate(batch)
+    except RunFailed as error:
+        found = error
+    found, state = engine.agreed((found, reward.state_dict()))
+    if isinstance(found, RunFailed):
+        raise found
+    reward.load_state_dict(state)
+    return found

@@ -6,7 +6,6 @@ import hashlib
 import logging
 import shutil
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +32,7 @@ from toolkit.models.vllm_server import GENERATE, LOAD, UNLOAD, ServerLost, Serve
 from toolkit.records import PromptRow
 from toolkit.rl.engine import Engine
 from toolkit.runs.atomic import atomic_directory
+from toolkit.runs.threads import map_in_threads
 
 __all__ = ["SamplerFailed", "VllmSampler", "check_layers", "open_sampler"]
 
@@ -47,7 +47,11 @@ def open_sampler(vlm: LoadedVlm, engine: Engine, recipe: RlRecipe, run: Path) ->
     """The recipe's server, or None where it samples here; errors as of ``VllmSampler``."""
     if recipe.rollout.backend != "vllm":
         return None
-    return VllmSampler(vlm, engine, recipe.model, recipe.rollout, run / "vllm-adapters")
+    shared, folder = (recipe.rollout.vllm or VllmSpec()).adapter_folder, run / "vllm-adapters"
+    if shared is not None:  # others may keep theirs there: a run deletes all that is in its folder
+        own = hashlib.sha256(str(run.resolve()).encode()).hexdigest()[:8]
+        folder = Path(shared).expanduser() / f"{run.name}-{own}"
+    return VllmSampler(vlm, engine, recipe.model, recipe.rollout, folder)
 
 
 def check_layers(vlm: LoadedVlm) -> None:
@@ -74,7 +78,7 @@ class VllmSampler:
         engine: tells the processes apart. The first writes and loads the adapter, each sends its own prompts.
         model: the recipe's, for the base.
         spec: the recipe's, with the server's address.
-        folder: where adapters are written, unless the recipe names a place.
+        folder: where adapters are written, and nothing else is: it is removed at the end.
 
     Raises:
         EnvironmentLacking: no server, or one without adapters or the token route.
@@ -88,7 +92,7 @@ class VllmSampler:
         self.settings = spec.vllm or VllmSpec()
         check_layers(vlm)
         self.server, self.base = connect(self.settings, model)
-        self.folder = Path(self.settings.adapter_folder or folder).expanduser().resolve()
+        self.folder = folder.resolve()
         self._loaded: str | None = None  # on the first process: the adapter that the server has
 
     def sample(
@@ -185,13 +189,9 @@ class VllmSampler:
             bodies = (request_body(self.vlm, name, ids[index], pictures, plan) for plan in own)
             return [self.server.post(GENERATE, body) for body in bodies]
 
-        with ThreadPoolExecutor(max_workers=min(self.settings.max_requests, len(rows))) as pool:
-            pending = [pool.submit(of_row, index) for index in range(len(rows))]
-            try:
-                answers = [answer for future in pending for answer in future.result()]
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+        threads = self.settings.max_requests
+        found = map_in_threads(of_row, range(len(rows)), threads=threads, name="vllm request")
+        answers = [answer for of_one in found for answer in of_one]
         return [
             completion
             for place, (answer, plan) in enumerate(zip(answers, plans, strict=True))

@@ -58,10 +58,10 @@ def test_an_image_token_in_a_text_is_refused_before_the_first_row_is_needed(vlm)
     wrong = image_prompt(f"What is {token} here?")
     with pytest.raises(DataError, match="the text holds the image token"):
         encode_prompt(vlm, wrong, [picture(0)])
-    check_prompts(vlm, {"row 1": image_prompt("x")})
+    check_prompts(vlm, [("row 1", image_prompt("x"))])
     with pytest.raises(DataError) as caught:
-        check_prompts(vlm, {"row 1": image_prompt("x"), "row 2": wrong, "row 3": wrong})
-    assert [problem.partition(":")[0] for problem in caught.value.problems] == ["row 2", "row 3"]
+        check_prompts(vlm, [("row 1", wrong), ("row 1", image_prompt("x")), ("row 3", wrong)])
+    assert [problem.partition(":")[0] for problem in caught.value.problems] == ["row 1", "row 3"]
 
 
 def test_wrong_number_of_pictures_is_refused(vlm):

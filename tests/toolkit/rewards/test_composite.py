@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -190,17 +189,16 @@ def test_a_batch_begun_gives_what_a_call_gives_to_the_last_bit(batch_of: Batches
         return CompositeReward([term(reward, normalise=normalise, weight=0.3) for reward in rewards])
 
     called, begun = composite(), composite()
-    with ThreadPoolExecutor(2) as threads:
-        for texts in (["x", "y", "x"], ["y", "y", "x"]):
-            one = called(batch_of(texts), update=True)
-            other = begun.finish(begun.begin(batch_of(texts), threads), update=True)
-            assert one.scores.tobytes() == other.scores.tobytes()
-            assert {k: v.tobytes() for k, v in one.parts.items()} == {
-                k: v.tobytes() for k, v in other.parts.items()
-            }
-        assert called.state_dict() == begun.state_dict()
-        both = composite(threading.Barrier(2))
-        both.finish(both.begin(batch_of(["x", "y"]), threads), update=True)
+    for texts in (["x", "y", "x"], ["y", "y", "x"]):
+        one = called(batch_of(texts), update=True)
+        other = begun.finish(begun.begin(batch_of(texts)), update=True)
+        assert one.scores.tobytes() == other.scores.tobytes()
+        assert {k: v.tobytes() for k, v in one.parts.items()} == {
+            k: v.tobytes() for k, v in other.parts.items()
+        }
+    assert called.state_dict() == begun.state_dict()
+    both = composite(threading.Barrier(2))
+    both.finish(both.begin(batch_of(["x", "y"])), update=True)
     away, here = (item.reward for item in both.terms[2:])
     assert isinstance(away, Meets)
     assert isinstance(here, Meets)
@@ -210,8 +208,26 @@ def test_a_batch_begun_gives_what_a_call_gives_to_the_last_bit(batch_of: Batches
 
 def test_what_goes_wrong_in_the_background_ends_the_run(batch_of: Batches) -> None:
     composite = CompositeReward([term(Lookup("r", {}))])
-    with ThreadPoolExecutor(1) as threads, pytest.raises(KeyError, match="x"):
-        composite.finish(composite.begin(batch_of(["x"]), threads))
+    with pytest.raises(KeyError, match="x"):
+        composite.finish(composite.begin(batch_of(["x"])))
+
+
+def test_a_reward_that_says_nothing_of_threads_stays_in_this_one(batch_of: Batches) -> None:
+    reward = Lookup("r", {"x": 1.0})
+    del reward.background
+    begun = CompositeReward([term(reward)]).begin(batch_of(["x"]))
+    assert begun.coming == {}
+
+
+@pytest.mark.parametrize("value", [0.1, 0.6, 0.7, 1.35, 3.13, 9.7, 1e4 + 0.7, -0.3])
+@pytest.mark.parametrize("count", [16, 128, 1000])
+def test_a_constant_is_known_as_one_whatever_its_sums_round_to(
+    batch_of: Batches, value: float, count: int
+) -> None:
+    with pytest.raises(RunFailed, match="on all"):
+        CompositeReward([term(Lookup("r", {"x": value}), normalise="frozen")]).calibrate(
+            batch_of(["x"] * count)
+        )
 
 
 def test_state_of_another_composite_is_refused() -> None:

@@ -114,3 +114,24 @@ def test_on_the_scale_of_the_calibration_a_reward_is_seen_to_rise(normalise: str
     assert abs(float(means[-1].scores.mean())) < 1.5
     rise = means[-1].parts["total/calibrated"].mean() - means[0].parts["total/calibrated"].mean()
     assert rise == pytest.approx(19 / statistics.stdev([1, 5, 2, 9]))
+
+
+def test_whether_there_is_a_sum_does_not_depend_on_the_batch() -> None:
+    """A process whose rows are of a task that was not calibrated sends as many numbers as the others."""
+    spec = RewardTerm.model_validate({"term": "a", "normalise": "none", "weight": 2.0})
+    other = RewardTerm.model_validate({"term": "b", "normalise": "frozen", "tasks": ["caption"]})
+    reward = CompositeReward(
+        [CompositeTerm("a", Numbers("a", 1.0), spec), CompositeTerm("b", Numbers("b", 1.0), other)]
+    )
+    reward.calibrate(batch_of(["1", "5", "2", "9"], ["caption"] * 4))
+    parts = [reward(batch_of(["3", "4"], tasks)).parts for tasks in (["caption"] * 2, ["caption", "vqa"])]
+    assert parts[0].keys() == parts[1].keys()
+    assert np.isfinite(parts[0]["total/calibrated"]).all()
+    # Raw terms need no calibration of the question; one that does would leave a hole in the row, not in the names.
+    assert parts[1]["total/calibrated"].tolist() == [parts[0]["total/calibrated"][0], 8.0]
+    standardised = CompositeReward(
+        [CompositeTerm("a", Numbers("a", 1.0), RewardTerm(term="a", normalise="running"))]
+    )
+    standardised.calibrate(batch_of(["1", "5", "2", "9"], ["caption"] * 4))
+    part = standardised(batch_of(["3", "4"], ["caption", "vqa"]), update=True).parts["total/calibrated"]
+    assert np.isnan(part).tolist() == [False, True]

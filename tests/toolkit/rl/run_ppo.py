@@ -60,7 +60,8 @@ def main(arguments: dict[str, Any]) -> None:
     resume = arguments.get("resume", False)
     run.prepare(recipe, resume=resume)
     policy = load_policy(Path(arguments["base"]), bits=arguments.get("bits"), **arguments.get("weights", {}))
-    trainer = PpoTrainer(policy, make_reward(recipe), make_rows(20), make_rows(8, start=100), recipe, run)
+    rows = make_rows(20, vqa=arguments.get("vqa", False))
+    trainer = PpoTrainer(policy, make_reward(recipe), rows, make_rows(8, start=100), recipe, run)
     if arguments.get("world", 1) != trainer.engine.world:
         raise RuntimeError(f"world of {trainer.engine.world}")
     if "stop" in arguments and trainer.engine.is_main:
@@ -68,6 +69,8 @@ def main(arguments: dict[str, Any]) -> None:
         stop_in(trainer, iteration, after=after)
     trainer.train(resume=resume) if arguments.get("mode", "train") == "train" else steps(trainer)
     run.release()
+    state = {f"{name} {task}": found.as_dict() for (name, task), found in trainer.reward.calibration.items()}
+    (Path(arguments["out"]) / f"calibration-{trainer.engine.rank}.json").write_text(json.dumps(state))
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
 

@@ -245,3 +245,30 @@ def test_a_whole_run_broken_off_by_a_signal_to_one_process_resumes(
     assert all(torch.equal(value, resumed[name]) for name, value in expected.items())
     lines = (tmp_path / "broken" / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [1, 2, 3]
+
+
+def test_processes_share_their_scales_and_their_names(base: Path, tmp_path: Path) -> None:
+    """A judge that answers each process otherwise, and a task that is not calibrated and not on all."""
+    judge = tmp_path / "judge.py"
+    judge.write_text(
+        "import os\n"
+        "def judge(completions, **columns):\n"
+        "    own = float(os.environ['RANK'])\n"
+        "    return [len(c[0]['content']) * (1.0 + own) + own for c in completions]\n"
+    )
+    terms = [
+        {"term": f"{judge}:judge", "normalise": "frozen", "tasks": ["caption"]},
+        {"term": "length", "options": {"max_tokens": 3}, "normalise": "running"},
+    ]
+    changes = {**CHANGES, "rollout__prompts_per_iteration": 2, "ppo__minibatches": 1, "ppo__iterations": 6}
+    out = tmp_path / "run"
+    done = launch(
+        "ddp", {"base": str(base), "out": str(out), "vqa": True, "changes": {**changes, "rewards": terms}}
+    )
+    assert (out / "final").is_dir(), done.stderr[-4000:]
+    first, second = (json.loads((out / f"calibration-{rank}.json").read_text()) for rank in (0, 1))
+    assert first == second
+    assert list(first) == ["judge caption", "length caption"]
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert len(lines) == 6
+    assert all("reward/total/calibrated" in line for line in lines)

@@ -133,7 +133,7 @@ def test_an_experience_equals_the_loop(make_trainer: Trainers) -> None:
     scores[2] = np.nan
     got = build_experience(
         rollout, RewardOutput(scores), trainer.recipe.ppo, kl_coefficient=0.2, reduce=lambda value: value,
-        critic_free=trainer.appraisal._estimator(rollout, None),
+        critic_free=trainer.appraisal._estimator(rollout),
     )  # fmt: skip
     totals = [
         float(scores[i]) - 0.5 * (not item.ended) - 0.2 * 0.3 * len(item.token_ids)
@@ -168,6 +168,31 @@ def test_scst_compares_with_the_greedy_completion(make_trainer: Trainers, tmp_pa
         tokens = len(sample.token_ids)
         assert experience.advantages[index, :tokens].tolist() == pytest.approx([own - other] * tokens)
     assert experience.advantages.abs().max() > 0
+
+
+def test_scst_counts_the_rows_whose_greedy_completion_has_no_score(
+    make_trainer: Trainers, tmp_path: Path
+) -> None:
+    file = tmp_path / "spread.py"
+    file.write_text(
+        "greedy = set()\n"
+        "def spread(completions, **columns):\n"
+        "    texts = [c[0]['content'] for c in completions]\n"
+        "    return [float('nan') if text in greedy else float(len(set(text))) for text in texts]\n"
+    )
+    trainer = make_trainer(
+        ppo__estimator="scst", rewards=[{"term": f"{file}:spread"}],
+        rollout__samples_per_prompt=2, rollout__prompts_per_iteration=4,
+    )  # fmt: skip
+    rollout = trainer.worker.collect(trainer.rows[:4], seed=4)
+    fails = trainer.worker.greedy(trainer.worker.cache.encode(trainer.rows[:1]))[0].text
+    assert fails not in {item.text for item in rollout.completions}
+    vars(trainer.reward.terms[0].reward)["function"].__globals__["greedy"].add(fails)
+    output = trainer.appraisal.rewards(rollout, progress=0.0)
+    experience = trainer.appraisal.experience(rollout, output, kl_coefficient=0.0)
+    masked = (experience.mask.sum(1) == 0).tolist()
+    assert masked[:2] == [True, True]
+    assert output.failed.tolist() == masked
 
 
 @pytest.mark.parametrize(
