@@ -1,8 +1,8 @@
 """The two sides of ``rl_race.py``: our PPO loop and TRL's RLOO and GRPO trainers, from one SFT adapter on one task.
 
-The task is to caption with CIDEr-D as the reward. Both sides sample four completions to a prompt where the estimator
-wants groups, train the same adapter on the same 4-bit base in float32, and stand still while the clock is stopped for
-an evaluation on the same validation prompts, after equal numbers of completions.
+The task is to caption with CIDEr-D as the reward. Both sides sample eight completions to a prompt, train the same
+adapter on the same 4-bit base in float32, and stand still while the clock is stopped for an evaluation on the same
+validation prompts, after equal numbers of completions.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from toolkit.models.loading import LoadedVlm
 
 SIDES = ("ours", "rloo", "grpo", "rloo-official", "grpo-official", "rloo-example", "grpo-example")
-GROUP = 4
+GROUP = 8  # samples a prompt, TRL's default
 
 
 @dataclass(frozen=True)
@@ -154,15 +154,16 @@ def _recipe(chain: Path, out: Path, setting: Setting, sizes: Sizes, seed: int) -
     plain = load_recipe(path)
     if not isinstance(plain, RlRecipe):
         raise RecipeError(str(path), f"stage: expected 'rl', found '{plain.stage}'")
-    if sizes.ours % plain.rollout.samples_per_prompt:
+    if sizes.ours % GROUP or sizes.theirs % GROUP:
         raise UsageError(
-            f"--ours {sizes.ours} is no multiple of {plain.rollout.samples_per_prompt} samples a prompt"
+            f"--ours {sizes.ours} and --theirs {sizes.theirs} must be multiples of {GROUP} samples a prompt"
         )
     values: dict[str, Any] = {
         "model.id": str(sizes.start),
         "data.root": str(chain / "data"),
         "rewards": [{"term": "cider", "normalise": "frozen"}],
-        "rollout.prompts_per_iteration": sizes.ours // plain.rollout.samples_per_prompt,
+        "rollout.samples_per_prompt": GROUP,
+        "rollout.prompts_per_iteration": sizes.ours // GROUP,
         "ppo.iterations": sizes.limit // sizes.ours,
         "kl.coefficient": setting.kl,
         "optimizer.learning_rate": setting.learning_rate,

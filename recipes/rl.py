@@ -31,6 +31,9 @@ def run(recipe: RlRecipe, directory: RunDirectory, resume: bool) -> None:
     from toolkit.data.sources import load_parts, load_prompt_rows
 
     rows, val_rows = load_parts(recipe.data, load_prompt_rows)
+    from toolkit.rewards.coverage import refuse_unscored_tasks
+
+    refuse_unscored_tasks(recipe.rewards, rows)
     from toolkit.models.encoding import check_prompts
     from toolkit.models.loading import load_vlm
     from toolkit.models.vllm_server import connect

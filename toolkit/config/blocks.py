@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
+Decay = Annotated[float, Field(ge=0.0, lt=1.0)]
 Count = Annotated[int, Field(ge=1)]
 Dtype = Literal["float32", "bfloat16", "float16"]
 Part = Literal["all", "train", "val", "test"]
@@ -158,7 +159,7 @@ class OptimizerSpec(Strict):
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     warmup_iterations: Annotated[int, Field(ge=0)] = 0
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
-    betas: tuple[Fraction, Fraction] = (0.9, 0.95)
+    betas: tuple[Decay, Decay] = (0.9, 0.95)
     max_grad_norm: Positive | None = 1.0
 
 
@@ -277,7 +278,7 @@ class PpoSpec(Strict):
     minibatches: Count = 2
     gradient_accumulation: Count = 1
     estimator: Literal["gae", "rloo", "grpo", "scst", "running"] = "gae"
-    baseline_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9
+    baseline_decay: Decay = 0.9
     gamma: Fraction = 1.0
     gae_lambda: Fraction = 0.95
     clip: Positive = 0.2

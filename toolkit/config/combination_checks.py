@@ -156,6 +156,14 @@ def _check_ppo(recipe: schema.RlRecipe, findings: Findings, launch: str) -> None
             f"found {recipe.kl.horizon:g} with {samples} completions an iteration: a single one could take the "
             f"coefficient to 0, where it stays; expected more than {0.2 * samples:g}, usually many times that",
         )
+    if all(term.weight == 0 for term in recipe.rewards):
+        findings.add("rewards", "every term weighs 0: nothing would be learned")
+    for index, term in enumerate(recipe.rewards):
+        if term.normalise == "group" and rollout.samples_per_prompt < 2:
+            findings.add(
+                f"rewards.{index}.normalise",
+                "'group' compares the samples of a prompt, and rollout.samples_per_prompt is 1: all would be 0",
+            )
     _check_estimator(recipe, findings)
     if launch.startswith("zero3") and recipe.kl.refresh_reference_every_iterations is not None:
         findings.add(

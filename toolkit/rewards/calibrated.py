@@ -65,10 +65,13 @@ def calibrated_total(
     return total
 
 
-def verdict(term: CompositeTerm, task: str, samples: int, moments: Moments) -> list[str]:
-    """What is wrong with a term on one task's calibration samples, if anything."""
+def verdict(term: CompositeTerm, task: str, samples: int, moments: Moments) -> list[tuple[str, str]]:
+    """What is wrong with a term on one task's calibration samples, if anything, and what to do about it."""
     if moments.count == 0:
-        return [f"{term.name} failed on all {samples} {task} samples"]
+        what = f"{term.name} failed on all {samples} {task} samples"
+        return [
+            (what, f"look at what {term.name} answers (a service that is down, a function that returns NaN)")
+        ]
     if not moments.constant or term.reward.may_be_constant:
         return []
     text = (
@@ -77,7 +80,7 @@ def verdict(term: CompositeTerm, task: str, samples: int, moments: Moments) -> l
     if term.spec.weight == 0.0:
         logger.warning("%s; it weighs 0 and is only watched", text)
     elif moments.count >= FEWEST_FOR_A_VERDICT:
-        return [text]
+        return [(text, "train the SFT stage longer, shorten max_new_tokens, or take the term out")]
     else:
         logger.warning("%s; too few samples to judge", text)
     return []

@@ -144,7 +144,7 @@ class CompositeReward:
                 may be constant.
         """
         report: dict[str, dict[str, float]] = {}
-        problems: list[str] = []
+        problems: list[tuple[str, str]] = []
         for term in self.terms:
             output = self.raw(term, batch)
             for task in sorted({row.task for row in batch.rows}):
@@ -164,11 +164,13 @@ class CompositeReward:
                 }
                 problems += verdict(term, task, int(members.sum()), moments)
             if not any(key.rpartition("/")[0] == term.name for key in report):
-                problems.append(f"{term.name} applies to none of the {len(batch)} calibration samples")
+                what = f"{term.name} applies to none of the {len(batch)} calibration samples"
+                problems.append((what, f"give data.val rows of a task that {term.name} scores"))
         if problems:
+            found, remedies = zip(*problems, strict=True)
             raise RunFailed(
-                "the reward cannot teach this policy:\n" + "\n".join(f"  {problem}" for problem in problems),
-                remedy="train the SFT stage longer, shorten max_new_tokens, or take the term out",
+                "the reward cannot teach this policy:\n" + "\n".join(f"  {problem}" for problem in found),
+                remedy="; ".join(dict.fromkeys(remedies)),
             )
         return report
 

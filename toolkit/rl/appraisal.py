@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from toolkit.config.schema import RlRecipe
-from toolkit.errors import RunFailed
 from toolkit.rewards.base import FloatArray, RewardBatch, RewardOutput
 from toolkit.rewards.composite import BegunBatch, CompositeReward
 from toolkit.rl import estimators
@@ -50,10 +49,8 @@ class Appraisal:
     def rewards(self, rollout: Rollout, *, progress: float) -> RewardOutput:
         """Phase 5: composite scores ``(B,)`` and their parts; ``progress`` (0 to 1) is what schedules read.
 
-        Terms that ``begin`` handed out for this rollout are waited for, the others scored here.
-
-        Raises:
-            RunFailed: no term applies to a row.
+        Terms that ``begin`` handed out for this rollout are waited for, the others scored here. A row that no term
+        says anything about has no score, and trains nothing; the log counts them.
         """
         begun, self._begun = self._begun, None
         if begun is None:
@@ -67,12 +64,6 @@ class Appraisal:
             self._baseline = self._greedy_scores(rollout)
             # Without a baseline there is no advantage: the row is as little use as one whose reward failed.
             output = replace(output, scores=np.where(np.isfinite(self._baseline), output.scores, np.nan))
-        if not output.applies.all():
-            row = rollout.rows[int(np.flatnonzero(~output.applies)[0])]
-            raise RunFailed(
-                f"no reward term applies to row {row.sample_id!r} of task {row.task!r}",
-                remedy="add a term for this task, or leave its rows out of the data",
-            )
         return output
 
     def experience(self, rollout: Rollout, output: RewardOutput, *, kl_coefficient: float) -> Experience:

@@ -42,9 +42,26 @@ def calibrate(
     prompts, completions = worker.sample(chosen, seed=drawn, samples=samples, alike=True)
     every_row = [row for row in chosen for _ in range(samples)]
     report = _agreed(reward, worker.reward_batch(every_row, prompts, completions), worker.engine)
+    _refuse_failures(report, reward, recipe.guards.failed_fraction_max)
     for name, row in report.items():
         logger.info("%s: mean %.3f, std %.3f on %d samples", name, row["mean"], row["std"], row["count"])
     return report
+
+
+def _refuse_failures(report: Report, reward: CompositeReward, limit: float) -> None:
+    """As many failures as would end an iteration end the run before the first."""
+    watched = {term.name for term in reward.terms if term.spec.weight == 0.0}
+    failed = {name: row["failed_fraction"] for name, row in report.items() if row["failed_fraction"] > limit}
+    lines = [f"{name} failed on {share:.0%} of the calibration samples" for name, share in failed.items()]
+    for name, line in zip(failed, lines, strict=True):
+        if name.rpartition("/")[0] in watched:
+            logger.warning("%s; it weighs 0 and is only watched", line)
+    lines = [line for name, line in zip(failed, lines, strict=True) if name.rpartition("/")[0] not in watched]
+    if lines:
+        raise RunFailed(
+            "; ".join(lines) + f", more than guards.failed_fraction_max {limit:.1%}",
+            remedy="find out why (the service's log, the function), or raise the limit: failed rows train nothing",
+        )
 
 
 def _agreed(reward: CompositeReward, batch: RewardBatch, engine: Engine) -> Report:

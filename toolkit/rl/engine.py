@@ -149,6 +149,9 @@ class Engine:
 
         The losses are scaled so that their sum over all processes and calls is the loss to minimise; the mean
         that DDP and DeepSpeed take over processes is undone here. Returns the gradient norm before clipping.
+
+        Raises:
+            RunFailed: the gradient is infinite or NaN; it would make all weights so.
         """
         if len(losses) != self.accumulation:
             raise RunFailed(f"{len(losses)} losses for {self.accumulation} accumulation steps")
@@ -162,9 +165,10 @@ class Engine:
                 self.accelerator.backward(loss() * self.world)
         parameters = [parameter for _, parameter in self._names]
         limit = self.spec.max_grad_norm
-        norm = torch.nn.utils.clip_grad_norm_(parameters, float("inf") if limit is None else limit)
+        norm = float(torch.nn.utils.clip_grad_norm_(parameters, float("inf") if limit is None else limit))
+        _refuse_broken(norm)
         self.optimizer.step()
-        return float(norm)
+        return norm
 
     def _step_deepspeed(self, losses: Sequence[Callable[[], Tensor]]) -> float:
         """accelerate's backward steps the engine itself, which divides each loss by the accumulation steps."""
@@ -173,7 +177,10 @@ class Engine:
             self.prepared.backward(loss() * self.world * self.accumulation)
         self.prepared.step()
         norm = self.prepared.get_global_grad_norm()
-        return float(norm) if norm is not None else float("nan")
+        if norm is None:
+            return float("nan")
+        _refuse_broken(float(norm))
+        return float(norm)
 
     @contextlib.contextmanager
     def watch_gradients(self) -> Iterator[set[str]]:
@@ -244,3 +251,12 @@ class Engine:
             found, wanted = float(self.prepared.gradient_clipping()), self.spec.max_grad_norm or 0.0
             if found != wanted:
                 raise RunFailed(f"DeepSpeed clips gradients at {found}, the recipe says {wanted}")
+
+
+def _refuse_broken(norm: float) -> None:
+    """The same on every process: the norm is that of the whole gradient."""
+    if not math.isfinite(norm):
+        raise RunFailed(
+            f"the gradient is not finite (norm {norm}): training has broken down",
+            remedy="go on from the last checkpoint or best/ with a lower optimizer.learning_rate or max_grad_norm",
+        )

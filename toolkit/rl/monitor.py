@@ -100,6 +100,7 @@ def rollout_means(means: Means, experience: Experience, output: RewardOutput, *,
         means.add_array(f"reward/{name}", part)
     means.add_array("reward/total", output.scores)
     means.add("reward/failed_fraction", float(output.failed.sum()), rows)
+    means.add("reward/unscored_fraction", float((~output.applies).sum()), rows)
     used = float((mask.sum(1) > 0).sum())
     means.add("kl/k1_nats", float(experience.kl_k1.sum()), used)
     means.add("kl/k3_nats", float(experience.kl_k3.sum()), used)

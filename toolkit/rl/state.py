@@ -42,7 +42,11 @@ def save_policy(
     """Write the policy's adapter and the processor to ``folder``, atomically; no pickle among the files.
 
     ``notes`` are JSON files to lie beside them, contents by file name.
+
+    Raises:
+        RunFailed: weights are not finite, or a file could not be written.
     """
+    _refuse_broken(folder, vlm, engine)
     with _told(folder), _shared_directory(folder, engine) as staging, engine.gathered():
         if engine.is_main:
             _write_adapters(staging, vlm, [POLICY])
@@ -66,9 +70,10 @@ def save_checkpoint(
     ``unfinished`` is this process's part of an iteration that was broken off, tensors and plain values.
 
     Raises:
-        RunFailed: a file could not be written (disk full, quota). Nothing is left of it, and earlier checkpoints are
-            as they were.
+        RunFailed: weights are not finite, or a file could not be written (disk full, quota). Nothing is left of it,
+            and earlier checkpoints are as they were.
     """
+    _refuse_broken(folder, vlm, engine)
     kept = (POLICY, VALUE, REFERENCE) if reference else (POLICY, VALUE)
     generators = gather_object([random_state()])
     parts = gather_object([unfinished]) if unfinished is not None else None
@@ -137,6 +142,17 @@ def _load_adapter(folder: Path, vlm: LoadedVlm, name: str) -> None:
     with torch.no_grad():
         for key, value in saved.items():
             parameters[key].copy_(value)
+
+
+def _refuse_broken(folder: Path, vlm: LoadedVlm, engine: Engine) -> None:
+    """The policy's weights are finite; all processes find the same."""
+    with engine.gathered():
+        finite = all(bool(torch.isfinite(value).all()) for _, value in role_parameters(vlm.model, POLICY))
+    if not finite:
+        raise RunFailed(
+            f"the policy's weights are infinite or NaN: {folder.name} is not written, what was saved before is sound",
+            remedy="go on from the last checkpoint or best/ with a lower optimizer.learning_rate",
+        )
 
 
 def _write_adapters(folder: Path, vlm: LoadedVlm, names: list[str]) -> None:

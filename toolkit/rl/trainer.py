@@ -139,17 +139,21 @@ class PpoTrainer:
     def _iterate(self) -> str:
         """One iteration; returns what the progress line says."""
         seed = derived_seed(self.recipe.run.seed, "iteration", self.iteration)
-        first = self.iteration == 0
         began = time.perf_counter()
-        work, self._unfinished = self._unfinished or self._experience(seed), None  # 1-7
+        try:
+            work, self._unfinished = self._unfinished or self._experience(seed), None  # 1-7
+        except Exception as error:  # of a reward, say: the iterations before it are not lost
+            if isinstance(error, SamplerFailed) or (
+                self.iteration and self.engine.world == 1
+            ):  # all fail together
+                self._save(self.iteration)
+            raise
         rewarded = time.perf_counter()
-        work.statistics = self._update(work, seed=seed, first=first)  # 8
+        work.statistics = self._update(work, seed=seed, first=self.iteration == 0)  # 8
         if work.statistics.broken_off:
             self._break_off(work)
         seconds = {"update": time.perf_counter() - rewarded, "iteration": time.perf_counter() - began}
         return self._finish(work, {**work.experience.rollout.seconds, **seconds})  # 9
-
-    # ---- phases --------------------------------------------------------------------------------------------
 
     def _experience(self, seed: int) -> Unfinished:
         """Phases 1 to 7, with the check of the start."""
@@ -171,18 +175,13 @@ class PpoTrainer:
         return step in (1, self.recipe.ppo.iterations) or step % self.recipe.run.log_every_steps == 0
 
     def _collect(self, seed: int) -> Rollout:
-        """Phases 1 to 4 on this process's share of the iteration's prompts; a sampler's failure is checkpointed."""
+        """Phases 1 to 4 on this process's share of the iteration's prompts."""
         own, spec, seed = None, self.recipe.rollout, derived_seed(seed, "sample", self.engine.rank)
         if spec.draws == "row":
             ranks = {"rank": self.engine.rank, "world": self.engine.world}
             own = self.order.draws(self.iteration, samples=spec.samples_per_prompt, **ranks)
-        try:
-            begin = self.appraisal.begin
-            rollout = self.worker.collect(self._rows(), seed=seed, row_seeds=own, sampled=begin)
-            return in_agreement(rollout, self.engine, spec)
-        except SamplerFailed:
-            self._save(self.iteration)
-            raise
+        rollout = self.worker.collect(self._rows(), seed=seed, row_seeds=own, sampled=self.appraisal.begin)
+        return in_agreement(rollout, self.engine, spec)
 
     def _rows(self) -> list[PromptRow]:
         """The iteration's prompts of this process."""

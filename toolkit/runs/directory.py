@@ -38,6 +38,8 @@ _PLACES = frozenset(
         *(f"rollout.vllm.{key}" for key in ("timeout_seconds", "retry_seconds")),
     }
 )
+# What watches a run and writes about it, and what no weight depends on.
+_WATCHING = ("guards", "run.report_to", "run.log_every_steps", "run.save_every_steps", "run.save_total_limit")
 
 
 class RunDirectory:
@@ -112,6 +114,9 @@ class RunDirectory:
         self.check(recipe, resume=resume)  # again: another process may have written while this one waited
         remove_leftovers(self.path)
         before = self._environment() if self.has_results() else {}
+        for key, line in self._differences(recipe) if before else ():
+            if key not in _PLACES:
+                _log.info("goes on with another setting: %s", line)
         atomic_write_text(self.recipe_file, resolved_yaml(recipe))
         self._write_environment(_joined(before, describe_environment(recipe, recipe_path)))
 
@@ -176,15 +181,18 @@ class RunDirectory:
     def changed_keys(self, recipe: Recipe) -> list[str]:
         """Differences between the recipe that began this run and ``recipe``, as ``key: was → is``.
 
-        ``run.output_dir`` does not count, nor where a sampling server is: directories and servers may have been moved.
-        A key that is younger than the run had its default.
+        ``run.output_dir`` does not count, nor where a sampling server is: directories and servers may have been moved;
+        nor do guard rails, trackers, and how often is logged and saved. A key that is younger than the run had its
+        default.
         """
+        return [line for key, line in self._differences(recipe) if not _may_change(key)]
+
+    def _differences(self, recipe: Recipe) -> list[tuple[str, str]]:
         before = _leaves(with_defaults(self.recipe_file.read_text(encoding="utf-8")), self.recipe_file)
         now = _leaves(resolved_yaml(recipe), self.recipe_file)
-        keys = [key for key in dict.fromkeys([*before, *now]) if key not in _PLACES]
         return [
-            f"{key}: was {before.get(key, 'absent')}, is {now.get(key, 'absent')}"
-            for key in keys
+            (key, f"{key}: was {before.get(key, 'absent')}, is {now.get(key, 'absent')}")
+            for key in dict.fromkeys([*before, *now])
             if before.get(key) != now.get(key)
         ]
 
@@ -221,3 +229,8 @@ def _leaves(text: str, path: Path) -> dict[str, str]:
     if problems or not isinstance(tree, Tree):
         raise CheckpointError(f"{path} cannot be read: {'; '.join(problems) or 'it is empty'}")
     return {key: str(leaf.value) for key, leaf in walk(tree)}
+
+
+def _may_change(key: str) -> bool:
+    watching = any(key == name or key.startswith(f"{name}.") for name in _WATCHING)
+    return key in _PLACES or (watching and key != "guards.calibration_samples")

@@ -105,3 +105,86 @@ def test_parts_add_up_to_the_tensors(make_trainer: Trainers) -> None:
 def test_other_errors_are_not_taken_for_memory(make_trainer: Trainers, tmp_path: Path) -> None:
     assert ran_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
     assert not ran_out_of_memory(RuntimeError("shape mismatch"))
+
+
+@pytest.mark.parametrize("updates", [1, 2])
+def test_weights_that_broke_down_are_written_nowhere(make_trainer: Trainers, updates: int) -> None:
+    """A gradient that is NaN ends the run at once; weights that became so in the very last step reach no file."""
+    trainer = make_trainer(
+        optimizer__learning_rate=1e20, ppo__iterations=2, ppo__epochs=1, ppo__minibatches=updates,
+        run__save_every_steps=1, kl__coefficient=0.0,
+    )  # fmt: skip
+    with pytest.raises(RunFailed, match=r"not finite|infinite or NaN") as caught:
+        trainer.train()
+    assert "lower optimizer.learning_rate" in (caught.value.remedy or "")
+    for file in trainer.run.path.rglob("*.safetensors"):
+        assert all(bool(value.isfinite().all()) for value in load_file(file).values()), file
+    assert not trainer.run.final.exists()
+
+
+def test_a_reward_that_raises_loses_no_iteration(make_trainer: Trainers, tmp_path: Path) -> None:
+    file, flag = tmp_path / "odd.py", tmp_path / "flag"
+    file.write_text(
+        "from pathlib import Path\ncalls = [0]\n"
+        "def odd(completions, **columns):\n"
+        "    calls[0] += 1\n"
+        f"    if calls[0] == 4 and Path({str(flag)!r}).exists():\n"
+        "        raise KeyError('nothere')\n"
+        "    return [float(len(c[0]['content'])) for c in completions]\n"
+    )
+    changes: dict[str, Any] = {"rewards": [{"term": f"{file}:odd"}], "ppo__iterations": 4}
+    whole = make_trainer(name="whole", **changes)
+    whole.train()
+    flag.touch()
+    broken = make_trainer(name="broken", **changes)
+    with pytest.raises(Exception, match="nothere"):  # calibration is the first call: this is in iteration 3
+        broken.train()
+    assert [item.name for item in broken.run.path.glob("checkpoint-*")] == ["checkpoint-2"]
+    broken.run.release()
+    flag.unlink()
+    resumed = make_trainer(name="broken", resume=True, **changes)
+    resumed.train(resume=True)
+    first, second = (load_file(run.run.final / "adapter_model.safetensors") for run in (whole, resumed))
+    assert all(torch.equal(value, second[name]) for name, value in first.items())
+
+
+def test_rows_that_nothing_scores_train_nothing_and_are_counted(
+    make_trainer: Trainers, tmp_path: Path
+) -> None:
+    file = tmp_path / "some.py"
+    file.write_text(
+        "def some(completions, sample_id, **columns):\n"
+        "    return [None if int(i[3:]) % 2 else float(len(c[0]['content'])) for c, i in zip(completions, sample_id)]\n"
+    )
+    trainer = make_trainer(rewards=[{"term": f"{file}:some"}], rollout__prompts_per_iteration=16)
+    trainer.train()
+    rollout = trainer.worker.collect(trainer.rows[:8], seed=1)
+    output = trainer.appraisal.rewards(rollout, progress=0.0)
+    experience = trainer.appraisal.experience(rollout, output, kl_coefficient=0.1)
+    odd = [index % 2 == 1 for index in range(8)]
+    assert (experience.mask.sum(1) == 0).tolist() == odd
+    lines = trainer.run.metrics.read()
+    assert all(0.2 < line["reward/unscored_fraction"] < 0.8 for line in lines)
+    assert all(line["reward/failed_fraction"] == 0.0 for line in lines)
+
+
+@pytest.mark.parametrize(("weight", "stops"), [(1.0, True), (0.0, False)])
+def test_failures_in_the_calibration_stop_the_run_before_it_trains(
+    make_trainer: Trainers, tmp_path: Path, caplog: pytest.LogCaptureFixture, weight: float, stops: bool
+) -> None:
+    file = tmp_path / "half.py"
+    file.write_text(
+        "def half(completions, **columns):\n"
+        "    return [float('nan') if i % 2 else float(len(c[0]['content'])) for i, c in enumerate(completions)]\n"
+    )
+    terms = [{"term": f"{file}:half", "weight": weight}, {"term": "length", "options": {"max_tokens": 3}}]
+    trainer = make_trainer(rewards=terms, ppo__iterations=1)
+    if not stops:
+        trainer.train()
+        assert "half/caption failed on 50% of the calibration samples; it weighs 0" in caplog.text
+        return
+    with pytest.raises(
+        RunFailed, match="half/caption failed on 50% of the calibration samples, more than guards"
+    ):
+        trainer.train()
+    assert trainer.iteration == 0

@@ -15,7 +15,7 @@ import pytest
 from toolkit.config.loading import parse_recipe
 from toolkit.config.schema import Recipe
 from toolkit.errors import CheckpointError
-from toolkit.runs.directory import RunDirectory
+from toolkit.runs.directory import RunDirectory, _may_change
 
 
 def recipe(folder: Path, **run: Any) -> Recipe:
@@ -105,20 +105,39 @@ def test_results_are_not_overwritten(folder: Path) -> None:
 def test_a_run_of_a_version_without_some_key_is_resumed_unless_the_key_is_set(folder: Path) -> None:
     run = begun(folder)
     text = run.recipe_file.read_text()
-    assert "  report_to: []\n" in text
-    run.recipe_file.write_text(text.replace("  report_to: []\n", ""))
+    assert "  eval_every_steps: null\n" in text
+    run.recipe_file.write_text(text.replace("  eval_every_steps: null\n", ""))
     assert run.changed_keys(recipe(folder)) == []
-    assert run.changed_keys(recipe(folder, report_to=["wandb"])) != []
+    assert run.changed_keys(recipe(folder, eval_every_steps=3)) != []
+
+
+def test_what_watches_a_run_may_change(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run = begun(folder)
+    settings = {
+        "report_to": ["tensorboard"],
+        "log_every_steps": 3,
+        "save_every_steps": 7,
+        "save_total_limit": 5,
+    }
+    again = RunDirectory(folder / "out")
+    with caplog.at_level("INFO"):
+        again.prepare(recipe(folder, **settings), resume=True)
+    again.release()
+    assert "goes on with another setting: run.save_every_steps: was None, is 7" in caplog.text
+    assert "save_every_steps: 7" in run.recipe_file.read_text()
+    assert _may_change("guards.length_action")
+    assert not _may_change("guards.calibration_samples")
+    assert not _may_change("run.seed")
 
 
 def test_a_changed_recipe_is_not_resumed_and_every_key_is_named(folder: Path) -> None:
     begun(folder)
-    changed = recipe(folder, seed=4, report_to=["wandb"])
+    changed = recipe(folder, seed=4, eval_every_steps=3)
     with pytest.raises(CheckpointError, match="the recipe changed since the run began") as caught:
         RunDirectory(folder / "out").prepare(changed, resume=True)
     assert caught.value.exit_code == 2
     assert "  run.seed: was 3, is 4" in caught.value.message
-    assert "  run.report_to.0: was absent, is wandb" in caught.value.message
+    assert "  run.eval_every_steps: was None, is 3" in caught.value.message
 
 
 def test_the_same_recipe_is_resumed(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
