@@ -137,6 +137,12 @@ def _check_ppo(recipe: schema.RlRecipe, findings: Findings, launch: str) -> None
     parts = ppo.minibatches * ppo.gradient_accumulation
     if samples < parts:
         findings.add("ppo.minibatches", f"{samples} samples an iteration cannot be cut into {parts} parts")
+    elif samples % parts:
+        findings.add(
+            "ppo.minibatches",
+            f"rollout.prompts_per_iteration × samples_per_prompt = {samples} must divide by ppo.minibatches × "
+            f"gradient_accumulation = {parts}",
+        )
     if recipe.optimizer.warmup_iterations >= ppo.iterations:
         findings.add(
             "optimizer.warmup_iterations",
@@ -147,6 +153,9 @@ def _check_ppo(recipe: schema.RlRecipe, findings: Findings, launch: str) -> None
             "ppo.critic_warmup_iterations",
             f"the policy never trains: all {ppo.iterations} iterations are warm-up",
         )
+    for name in ("target_nats", "horizon") if recipe.kl.controller == "fixed" else ():
+        if getattr(recipe.kl, name) != getattr(schema.KlSpec(), name):
+            findings.add(f"kl.{name}", "is read by kl.controller 'adaptive', found 'fixed'")
     if recipe.kl.controller == "adaptive" and recipe.kl.coefficient == 0:
         findings.add("kl.coefficient", "an adaptive controller multiplies it, so it stays 0; start above 0")
     # An error of 20 % either way is what the controller reacts to at most: this much of it at once would end at 0.

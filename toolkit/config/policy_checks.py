@@ -8,6 +8,7 @@ from pathlib import Path
 from toolkit.config import schema
 from toolkit.config.findings import Findings
 from toolkit.config.launchers import RL_WITHOUT_FSDP, accelerate_type
+from toolkit.config.messages import suggestion
 
 __all__ = ["check_policy"]
 
@@ -22,7 +23,18 @@ def check_policy(recipe: schema.RlRecipe, findings: Findings, launch: str) -> No
             f"the rl stage trains an adapter on a frozen base, '{recipe.model.id}' is a model without one: "
             "add model.lora, or give the adapter of an sft run as model.id",
         )
+    if (folder / "reward_config.json").is_file():
+        findings.add(
+            "model.id", f"'{recipe.model.id}' is a reward model; expected a policy, the final/ of an sft run"
+        )
     default = schema.PpoSpec().best_metric
+    names = [term.name or term.term.rpartition(":")[2] for term in recipe.rewards]
+    measured = [*names, "score", "mean_tokens"]
+    if ppo.best_metric not in measured:
+        findings.add(
+            "ppo.best_metric",
+            f"expected one of {', '.join(measured)}, found '{ppo.best_metric}'{suggestion(ppo.best_metric, measured)}",
+        )
     chosen = [("ppo.final", "'best'")] if ppo.final == "best" else []
     chosen += [("ppo.best_metric", f"'{ppo.best_metric}'")] if ppo.best_metric != default else []
     lacking = [] if recipe.data.val else ["data.val"]

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from toolkit.errors import DataError
 from toolkit.models.families.features import ImageFeatures, as_encoder_output
+from toolkit.models.structure import inner_model
 from toolkit.records import Conversation
 
 if TYPE_CHECKING:
@@ -105,7 +106,8 @@ def encode_prompt(vlm: LoadedVlm, prompt: Conversation, images: Sequence[Image])
         images: decoded pictures, in the order of their blocks.
 
     Raises:
-        DataError: another number of images than blocks or of image tokens than features; an image token in the text.
+        DataError: another number of images than blocks or of image tokens than features; an image token in the text;
+            more tokens than the model has positions for.
     """
     messages = _with_images(vlm, prompt, images)
     encoded = vlm.processor.apply_chat_template(
@@ -116,6 +118,7 @@ def encode_prompt(vlm: LoadedVlm, prompt: Conversation, images: Sequence[Image])
     token_inputs = {key: value[0] for key, value in extra.items() if key in _TYPE_KEYS}
     image_inputs = {key: value for key, value in extra.items() if key not in _TYPE_KEYS} if images else {}
     _check_image_tokens(vlm, input_ids, image_inputs)
+    _check_length(vlm, len(input_ids))
     return EncodedPrompt(input_ids, image_inputs, token_inputs)
 
 
@@ -176,6 +179,16 @@ def _check_image_tokens(vlm: LoadedVlm, input_ids: Tensor, image_inputs: dict[st
             "prompt",
             f"{found} image tokens in the text, but the vision tower gives {sum(counts)} features",
             remedy="processor and model must belong together",
+        )
+
+
+def _check_length(vlm: LoadedVlm, tokens: int) -> None:
+    limit = getattr(inner_model(vlm.model).config.get_text_config(), "max_position_embeddings", None)
+    if limit is not None and tokens >= limit:
+        raise DataError(
+            "prompt",
+            f"{tokens} tokens, picture and template included, and the model has positions for {limit}",
+            remedy="shorten the text, or limit the picture with model.max_pixels; nothing is ever cut",
         )
 
 

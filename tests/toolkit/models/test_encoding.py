@@ -64,6 +64,16 @@ def test_an_image_token_in_a_text_is_refused_before_the_first_row_is_needed(vlm)
     assert [problem.partition(":")[0] for problem in caught.value.problems] == ["row 1", "row 3"]
 
 
+def test_a_prompt_beyond_the_model_s_positions_is_refused(vlm, monkeypatch):
+    short = encode_prompt(vlm, image_prompt("x"), [picture(0)])
+    config = inner_model(vlm.model).config.get_text_config()
+    monkeypatch.setattr(config, "max_position_embeddings", len(short.input_ids))
+    with pytest.raises(DataError, match=f"{len(short.input_ids)} tokens, picture and template included"):
+        encode_prompt(vlm, image_prompt("x"), [picture(0)])
+    monkeypatch.setattr(config, "max_position_embeddings", len(short.input_ids) + 1)
+    encode_prompt(vlm, image_prompt("x"), [picture(0)])
+
+
 def test_wrong_number_of_pictures_is_refused(vlm):
     with pytest.raises(DataError, match="2 images for 1 image blocks"):
         encode_prompt(vlm, image_prompt("x"), [picture(0), picture(1)])
