@@ -134,15 +134,6 @@ def test_a_constant_reward_stops_the_run_before_training(make_trainer: Trainers,
     assert not trainer.run.metrics.path.exists()
 
 
-def test_rows_without_any_reward_term_are_named(make_trainer: Trainers) -> None:
-    trainer = make_trainer(
-        vqa=True,
-        rewards=[{"term": "length", "tasks": ["caption"]}, {"term": "repetition", "tasks": ["caption"]}],
-    )
-    with pytest.raises(RunFailed, match="no reward term applies to row"):
-        trainer.train()
-
-
 def test_a_reference_that_differs_is_noticed(make_trainer: Trainers) -> None:
     trainer = make_trainer()
     with torch.no_grad():
