@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import io
+import os
+import termios
 
 import pytest
 
@@ -44,6 +46,49 @@ def test_a_terminal_gets_one_live_line() -> None:
     assert text.count("\n") == 1
     assert text.endswith("passed\n")
     assert f"{'█' * 24} 10/10" in text
+
+
+@pytest.mark.parametrize("columns", [1, 9, 20, 30, 50, 70, 90])
+@pytest.mark.parametrize("total", [2000, None])
+def test_a_live_line_fits_into_the_terminal(
+    monkeypatch: pytest.MonkeyPatch, columns: int, total: int | None
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    stream = Terminal()
+    with Progress(total, "ppo", stream=stream) as bar:
+        bar.update(1234, note="reward 0.5 (报酬 0.2)  " + "kl 0.1  " * 20)
+    shown = stream.getvalue().replace("\n", "").split("\r\x1b[2K")[1:]
+    assert all(len(line.replace("报酬", "....")) <= columns - 1 for line in shown)
+    if columns >= 20:
+        assert all(("1234/2000" if total else "1234") in line for line in shown)
+    if columns == 90:
+        assert "reward" in shown[-1]
+
+
+def test_the_terminal_of_the_stream_counts_where_standard_output_is_piped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    monkeypatch.setattr("sys.__stdout__", None)
+    master, slave = os.openpty()
+    with os.fdopen(slave, "w") as stream:
+        termios.tcsetwinsize(slave, (10, 40))
+        with Progress(10, "steps", stream=stream) as bar:
+            bar.update(10, note="x" * 100)
+        lines = os.read(master, 4096).decode().rstrip().split("\r\x1b[2K")
+    os.close(master)
+    assert "10/10" in lines[-1]
+    assert len(lines[-1]) <= 39
+
+
+def test_the_closing_line_keeps_the_newest_note(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module.time, "monotonic", lambda: 1.0)
+    for stream in (io.StringIO(), Terminal()):
+        with Progress(3, "steps", stream=stream) as bar:
+            bar.update(note="loss 0.9")
+            bar.update(note="loss 0.5")
+            bar.update()
+        assert stream.getvalue().endswith("loss 0.5\n")
 
 
 def test_unknown_and_zero_totals() -> None:
