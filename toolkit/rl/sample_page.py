@@ -29,6 +29,7 @@ logger = logging.getLogger("vlm_rlhf.rl")
 PAGE_FILE = "rollouts.html"
 THUMBNAIL_PIXELS = 128
 STAGES = ("", "/normalised", "/weighted")
+OTHER_PARTS = ("total/calibrated",)  # a sum of terms, on another scale
 Sample = Mapping[str, Any]
 Pictures = Sequence[Image.Image | None]
 
@@ -86,8 +87,9 @@ def _thumbnail(source: ImageSource) -> Image.Image | None:
 
 
 def sample_table(samples: Sequence[Sample], pictures: Pictures) -> SampleTable:
-    """The samples as a table: texts, total, every part, KL, ended. ``pictures``: one (or None) a sample."""
-    names = list(dict.fromkeys(name for sample in samples for name in sample["parts"]))
+    """The samples as a table: texts, total, every term's parts, KL, ended. ``pictures``: one (or None) a sample."""
+    seen = dict.fromkeys(name for sample in samples for name in sample["parts"])
+    names = [name for name in seen if name not in OTHER_PARTS]
     rows = [
         [
             sample["prompt"], sample["completion"], _finite(sample["score"]), sample["kl_nats"], sample["ended"],
@@ -111,8 +113,10 @@ def sample_page(step: int, samples: Sequence[Sample], pictures: Sequence[Picture
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta name="viewport" content="width=device-width, initial-scale=1"><title>{title}</title>'
         f"<style>{_STYLE}</style></head>\n<body><main><h1>{title}</h1>\n"
-        '<p class="soft">Total: the composite reward before the KL and missing-end penalties. – : failed, or '
-        f"says nothing of this row.</p>\n{rows}\n</main></body></html>\n"
+        '<p class="soft">Total: the composite reward before the KL and missing-end penalties. Terms that '
+        "say nothing of a row are left out of its card; one without a total lists them all, – being what failed or "
+        "says nothing."
+        f"</p>\n{rows}\n</main></body></html>\n"
     )
 
 
@@ -130,19 +134,26 @@ def _row(sample: Sample, pictures: Pictures) -> str:
         f'<p class="soft">{escape(str(sample["sample_id"]))} · {sample["tokens"]} tokens · {end}</p>'
         f"{listed if sample['references'] else ''}</div>"
         f'<div class="numbers"><dl><dt>total</dt><dd>{_number(sample["score"])}</dd>'
-        f"<dt>KL, nats</dt><dd>{_number(sample['kl_nats'])}</dd></dl>{_parts(sample['parts'])}</div></article>"
+        f"<dt>KL, nats</dt><dd>{_number(sample['kl_nats'])}</dd></dl>{_parts(sample)}</div></article>"
     )
 
 
-def _parts(parts: Mapping[str, float]) -> str:
-    names = [name for name in parts if not name.endswith(STAGES[1:])]
+def _parts(sample: Sample) -> str:
+    """The reward terms of a sample as a table; where the total is finite, a term without a number has no say."""
+    parts: Mapping[str, float | None] = sample["parts"]
+    names = [name for name in parts if not name.endswith(STAGES[1:]) and name not in OTHER_PARTS]
+    if _finite(sample["score"]) is not None:
+        names = [
+            name for name in names if any(_finite(parts.get(name + stage)) is not None for stage in STAGES)
+        ]
     rows = "".join(
         f"<tr><th>{escape(name)}</th>"
         + "".join(f"<td>{_number(parts.get(name + stage))}</td>" for stage in STAGES)
         + "</tr>"
         for name in names
     )
-    return f"<table><tr><th></th><th>raw</th><th>normalised</th><th>weighted</th></tr>{rows}</table>"
+    columns = '<colgroup><col class="term"><col><col><col></colgroup>'
+    return f"<table>{columns}<tr><th></th><th>raw</th><th>normalised</th><th>weighted</th></tr>{rows}</table>"
 
 
 def _number(value: float | None) -> str:
@@ -175,9 +186,10 @@ article { display:flex; flex-wrap:wrap; gap:18px; margin-top:12px; padding:14px 
 .none { width:128px; padding:40px 8px; text-align:center; color:var(--soft); font-size:12px;
   border:1px dashed var(--line); border-radius:6px; }
 .texts { flex:1 1 260px; min-width:0; overflow-wrap:anywhere; } .completion { font-size:17px; white-space:pre-wrap; }
-.numbers { flex:0 1 auto; min-width:0; max-width:100%; overflow-x:auto; font-variant-numeric:tabular-nums; }
+.numbers { flex:0 0 384px; max-width:100%; overflow-x:auto; font-variant-numeric:tabular-nums; }
 dl { display:flex; gap:8px; margin:0 0 6px; align-items:baseline; } dt { color:var(--soft); font-size:13px; }
 dd { margin:0 14px 0 0; font-weight:650; } ul { margin:4px 0; padding-left:18px; font-size:13px; }
-table { border-collapse:collapse; font-size:13px; } th,td { padding:2px 0 2px 14px; text-align:right; }
-th { font-weight:400; color:var(--soft); } th:first-child { text-align:left; padding-left:0; }
+table { border-collapse:collapse; table-layout:fixed; width:384px; font-size:13px; } col { width:84px; }
+.term { width:132px; } th,td { padding:2px 0 2px 8px; text-align:right; vertical-align:top; }
+th { font-weight:400; color:var(--soft); } th:first-child { text-align:left; padding-left:0; overflow-wrap:anywhere; }
 """

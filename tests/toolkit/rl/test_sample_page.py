@@ -33,6 +33,7 @@ def sample(**changes: Any) -> dict[str, Any]:
             "mine.py:vqa": float("nan"),
             "mine.py:vqa/normalised": float("nan"),
             "mine.py:vqa/weighted": float("nan"),
+            "total/calibrated": 0.75,
         },
     }
     return values | changes
@@ -65,10 +66,24 @@ def test_the_page_holds_pictures_of_paths_and_of_bytes_and_every_number(tmp_path
     assert page.count("cannot be read") == 1
     assert page.count("no picture") == 1
     assert "Iteration 12: 3 completions" in page
-    for text in ("1.500", "−0.500", "−0.125", "0.438", "0.250", "<th>mine.py:vqa</th><td>–</td><td>–</td>"):
+    for text in ("1.500", "−0.500", "−0.125", "0.438", "0.250"):
         assert text in page
     assert page.count("cut off") == 2
     assert not re.search(r'(src|href)="(?!data:)', page)
+
+
+def test_a_card_lists_the_terms_that_apply_and_no_sum_of_them() -> None:
+    page = sample_page(1, [sample()], [[]])
+    assert re.findall(r"<tr><th>([^<]+)</th>", page) == ["cider"]
+    assert "calibrated" not in page
+    assert page.count("<colgroup>") == 1
+
+
+def test_a_term_that_failed_stays_on_its_card() -> None:
+    failed = sample_page(1, [sample(score=float("nan"))], [[]])
+    assert "<th>mine.py:vqa</th><td>–</td><td>–</td><td>–</td>" in failed
+    assert "<th>cider</th>" in failed
+    assert "calibrated" not in failed
 
 
 def test_what_models_and_data_say_is_text_never_markup(tmp_path: Path) -> None:
@@ -102,7 +117,8 @@ def test_a_picture_is_read_once_for_all_samples_of_its_prompt(tmp_path: Path) ->
 
 
 def test_the_table_of_the_trackers_has_a_column_a_part_and_nothing_for_what_failed() -> None:
-    table = sample_table([sample(parts={"cider": 1.0}), sample(parts={"vqa": float("nan")})], [None, None])
+    first = sample(parts={"cider": 1.0, "total/calibrated": 0.5})
+    table = sample_table([first, sample(parts={"vqa": float("nan")})], [None, None])
     assert table.columns == ["prompt", "completion", "total", "kl_nats", "ended", "tokens", "cider", "vqa"]
     assert [list(row[2:]) for row in table.rows] == [
         [0.4375, 0.25, False, 7, 1.0, None],
