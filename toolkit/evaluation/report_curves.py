@@ -16,10 +16,12 @@ __all__ = ["curves_section"]
 _LEFT_OUT = ("step", "epoch", "num_tokens", "total_flos", "learning_rate", "seconds", "time", "iteration")
 # What a reader looks for first; what matches none follows, the details last and behind a fold.
 _FIRST = (
-    r"cider$",
+    r"^cider$",
+    r"^score$",  # what chooses best/
     r"^reward/total$",
     r"^learned$",
     r"^(reward/[^/]+|rewards/(accuracies|margins))$",
+    r"^reward/total/calibrated$",
     r"^(eval_)?accuracy$",
     r"^kl/k1",
     r"vision_gap",
@@ -29,7 +31,8 @@ _FIRST = (
     r"explained_variance",
     r"tokens$",
 )
-_LAST = r"normalised|weighted|failed|clip|logits|logps|coefficient|optimizer|grad_norm"
+_LAST = r"/(normalised|weighted)$|clip_fraction$|logits|logps|coefficient|optimizer|grad_norm"
+_VERY_LAST = r"^reward/(flat|failed)_fraction$"
 _SHOWN = 9
 _COLOURS = ("var(--accent)", "var(--c1)")
 
@@ -91,6 +94,8 @@ def _columns(lines: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[float, 
 
 
 def _rank(name: str) -> int:
+    if re.search(_VERY_LAST, name):
+        return len(_FIRST) + 2
     if re.search(_LAST, name):
         return len(_FIRST) + 1
     return next((place for place, pattern in enumerate(_FIRST) if re.search(pattern, name)), len(_FIRST))

@@ -26,6 +26,18 @@ def test_what_matters_comes_first_and_bookkeeping_is_left_out() -> None:
     assert titles(lines) == ["cider", "reward/total", "kl/k1_nats", "reward/cider/normalised"]
 
 
+def test_what_chooses_the_best_policy_and_the_reward_terms_stand_before_what_sums_or_counts_them() -> None:
+    keys = (
+        "policy/clip_fraction", "reward/failed_fraction", "reward/flat_fraction", "reward/total/calibrated",
+        "reward/cider", "reward/clipscore", "reward/total", "rollout/tokens", "val/score", "val/cider",
+    )  # fmt: skip
+    lines: list[dict[str, object]] = [{"step": step, **dict.fromkeys(keys, float(step))} for step in (1, 2)]
+    assert titles(lines) == [
+        "cider", "score", "reward/total", "reward/cider", "reward/clipscore", "reward/total/calibrated",
+        "rollout/tokens", "policy/clip_fraction", "reward/failed_fraction", "reward/flat_fraction",
+    ]  # fmt: skip
+
+
 def test_training_and_validation_share_a_chart() -> None:
     lines: list[dict[str, object]] = [
         {"step": 1, "loss": 1.0, "eval_loss": 2.0},
