@@ -28,6 +28,7 @@ class BestPolicy:
     Attributes:
         step: iteration of the best evaluation (0 is the starting policy); None before the first.
         value: its score; higher is better.
+        start: the score of the starting policy; None before its evaluation, and where that gave none.
         newest: the score of the newest evaluation in this process; None before the first.
     """
 
@@ -36,10 +37,11 @@ class BestPolicy:
         self.folder, self.metric, self.required = folder, metric, required
         self.step: int | None = None
         self.value = -math.inf
+        self.start: float | None = None
         self.newest: float | None = None
 
     def consider(self, step: int, numbers: Mapping[str, float], vlm: LoadedVlm, engine: Engine) -> bool:
-        """Keep the policy as it is now if ``numbers`` are the best so far; returns whether they are.
+        """Keep the policy as it is now if ``numbers`` are the best so far; returns whether they are. Logs the score.
 
         An equal score does not replace an earlier policy, which is nearer to the reference.
 
@@ -54,12 +56,25 @@ class BestPolicy:
                 "ppo.best_metric", f"expected one of {', '.join(sorted(numbers))}, found {self.metric!r}"
             )
         self.newest = value
-        if not value > self.value:
+        if step == 0 and math.isfinite(value):
+            self.start = float(value)
+        better = value > self.value
+        if better:
+            self.step, self.value = step, float(value)
+        if engine.is_main:
+            logger.info("%s", self._sentence(step, value))
+        if not better:
             return False
-        self.step, self.value = step, float(value)
         note = {"iteration": step, "metric": self.metric, "value": self.value, "numbers": dict(numbers)}
         save_policy(self.folder, vlm, engine, notes={NOTE_FILE: note})
         return True
+
+    def _sentence(self, step: int, value: float) -> str:
+        """The score of the evaluation at ``step``, beside the first and the best one."""
+        beside = [f"start {self.start:.3f}"] if self.start is not None and step else []
+        beside += [f"best {self.value:.3f} at {self.step}"] if self.step is not None and step else []
+        told = f" ({', '.join(beside)})" if beside else ""
+        return f"iteration {step}: held-out {self.metric} {value:.3f}{told}"
 
     def write_final(
         self, final: Path, vlm: LoadedVlm, engine: Engine, *, choice: str, iteration: int
@@ -85,9 +100,13 @@ class BestPolicy:
 
     def state_dict(self) -> dict[str, Any]:
         """For a checkpoint."""
-        return {"step": self.step, "value": self.value} if self.step is not None else {}
+        if self.step is None:
+            return {}
+        start = {} if self.start is None else {"start": self.start}
+        return {"step": self.step, "value": self.value, **start}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """From a checkpoint; one of an earlier version is empty."""
+        """From a checkpoint; one of an earlier version is empty or lacks ``start``."""
         if state:
             self.step, self.value = int(state["step"]), float(state["value"])
+            self.start = float(state["start"]) if "start" in state else None

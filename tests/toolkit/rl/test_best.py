@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,6 +15,7 @@ from safetensors.torch import load_file
 
 from toolkit.errors import Interrupted, RecipeError
 from toolkit.models.loading import LoadedVlm
+from toolkit.rl.best import BestPolicy
 from toolkit.rl.trainer import PpoTrainer
 
 from .conftest import stop_in
@@ -79,6 +83,64 @@ def test_resume_knows_the_best(make_trainer: Trainers) -> None:
     resumed.train(resume=True)
     assert (resumed.best.step, resumed.best.value) == (1, 0.8)
     assert equal(resumed.run.final, resumed.run.path / "checkpoint-1")
+
+
+def said(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.message for record in caplog.records if ": held-out " in record.message]
+
+
+def test_every_evaluation_is_logged_beside_the_first_and_the_best(
+    make_trainer: Trainers, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, "vlm_rlhf.rl"):
+        make_trainer(evaluate=scores([0.55, 0.74, math.nan, 0.72]), **CHANGES).train()
+    assert said(caplog) == [
+        "iteration 0: held-out score 0.550",
+        "iteration 1: held-out score 0.740 (start 0.550, best 0.740 at 1)",
+        "iteration 2: held-out score nan (start 0.550, best 0.740 at 1)",
+        "iteration 3: held-out score 0.720 (start 0.550, best 0.740 at 1)",
+    ]
+
+
+def test_without_a_score_of_the_start_there_is_none_to_compare_with(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, make_trainer: Trainers
+) -> None:
+    with caplog.at_level(logging.INFO, "vlm_rlhf.rl"):
+        make_trainer(evaluate=scores([math.nan, math.nan, 0.2, 0.1]), **CHANGES).train()
+    assert said(caplog)[1:] == [
+        "iteration 1: held-out score nan",
+        "iteration 2: held-out score 0.200 (best 0.200 at 2)",
+        "iteration 3: held-out score 0.100 (best 0.200 at 2)",
+    ]
+
+
+def test_the_score_of_the_start_survives_a_resume_and_may_be_missing_from_an_older_state(
+    tmp_path: Path,
+) -> None:
+    best = BestPolicy(tmp_path, metric="score", required=False)
+    best.step, best.value, best.start = 3, 0.7, 0.5
+    for state, start in (
+        (json.loads(json.dumps(best.state_dict())), 0.5),
+        ({"step": 3, "value": 0.7}, None),
+        ({}, None),
+    ):
+        other = BestPolicy(tmp_path, metric="score", required=False)
+        other.load_state_dict(state)
+        assert (other.step, other.value, other.start) == (
+            3 if state else None,
+            0.7 if state else -math.inf,
+            start,
+        )
+
+
+def test_other_processes_log_no_evaluation(make_trainer: Trainers, caplog: pytest.LogCaptureFixture) -> None:
+    trainer = make_trainer()
+    trainer.best.step, trainer.best.value = 1, 0.9
+    engine = SimpleNamespace(is_main=False)
+    with caplog.at_level(logging.INFO, "vlm_rlhf.rl"):
+        trainer.best.consider(2, {"score": 0.1}, trainer.vlm, engine)  # type: ignore[arg-type]
+    assert said(caplog) == []
+    assert trainer.best.newest == 0.1
 
 
 def test_another_metric_and_one_that_is_not_there(make_trainer: Trainers) -> None:
