@@ -24,6 +24,7 @@ from toolkit.models.heads import ScalarHead
 from toolkit.models.loading import LoadedVlm, load_vlm
 from toolkit.models.roles import POLICY
 from toolkit.runs.inputs import file_sha256
+from toolkit.runs.model_card import write_model_card
 
 __all__ = [
     "describe",
@@ -61,11 +62,11 @@ def save_reward_model(
     *,
     tensors: Mapping[str, Tensor] | None = None,
 ) -> None:
-    """Write the model into an existing ``directory``: weights, head, configuration and processor; no pickle.
+    """Write the model into an existing ``directory``: weights, head, configuration, processor, card; no pickle.
 
     Args:
         model: what to write.
-        directory: where.
+        directory: where, within the directory of its run.
         config: what it was trained on, and its figures.
         tensors: the trained tensors by their names in ``model``, where the model itself holds parts of them
             only (ZeRO-3); without it they are read from the model.
@@ -82,6 +83,7 @@ def save_reward_model(
     text = json.dumps(config.model_dump(mode="json"), indent=2, sort_keys=True)
     (directory / CONFIG_FILE).write_text(text + "\n", encoding="utf-8")
     model.vlm.processor.save_pretrained(directory)
+    write_model_card(directory, directory.parent)
 
 
 def load_head(directory: Path, hidden_size: int) -> ScalarHead:

@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from reward_models.checkpoint import describe, load_reward_model, save_reward_model
@@ -161,3 +162,14 @@ def test_a_damaged_configuration_is_refused(text, saved_reward, tmp_path):
     (folder / CONFIG_FILE).write_text(text)
     with pytest.raises(CheckpointError, match="is damaged"):
         LearnedReward.load(folder)
+
+
+def test_the_model_card_loads_the_reward_model(saved_reward, tmp_path, monkeypatch):
+    shutil.copytree(saved_reward, tmp_path / "final")
+    card = (saved_reward / "README.md").read_text()
+    assert "More Information Needed" not in card
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (32, 32), "red").save("picture.png")
+    names = {}
+    exec(card.split("```python\n")[1].split("```")[0], names)
+    assert np.isfinite(names["scores"]).all()

@@ -27,6 +27,7 @@ from toolkit.models.roles import POLICY, REFERENCE, VALUE, role_parameters, role
 from toolkit.rl.engine import Engine
 from toolkit.runs.atomic import atomic_directory
 from toolkit.runs.metrics import json_safe
+from toolkit.runs.model_card import write_model_card
 from toolkit.runs.state import random_state, restore_random_state
 
 __all__ = ["STATE_FILE", "load_checkpoint", "save_checkpoint", "save_policy"]
@@ -39,7 +40,7 @@ _ADAPTER, _UNFINISHED = "adapter_model.safetensors", "unfinished.pt"
 def save_policy(
     folder: Path, vlm: LoadedVlm, engine: Engine, *, notes: Mapping[str, Mapping[str, Any]] | None = None
 ) -> None:
-    """Write the policy's adapter and the processor to ``folder``, atomically; no pickle among the files.
+    """Write the policy's adapter, the processor and a model card to ``folder``, atomically; no pickle among the files.
 
     ``notes`` are JSON files to lie beside them, contents by file name.
 
@@ -50,6 +51,7 @@ def save_policy(
     with _told(folder), _shared_directory(folder, engine) as staging, engine.gathered():
         if engine.is_main:
             _write_adapters(staging, vlm, [POLICY])
+            write_model_card(staging, folder.parent)
             for name, values in (notes or {}).items():
                 (staging / name).write_text(json.dumps(json_safe(values), indent=2), encoding="utf-8")
     engine.accelerator.wait_for_everyone()

@@ -1,7 +1,7 @@
 """The directory of a run: what it holds, who may write to it, when it may be continued.
 
 ``<output_dir>/{recipe.resolved.yaml, environment.json, metrics.jsonl, checkpoint-<step>/, final/, samples/,
-report.html, README.md, finished.json}``. The next stage reads ``final/``.
+report.html, finished.json}``. The next stage reads ``final/``; its ``README.md`` is the model card.
 """
 
 from __future__ import annotations

@@ -9,13 +9,14 @@ from peft import PeftModel
 from transformers import Trainer
 
 from toolkit.runs.atomic import atomic_directory
+from toolkit.runs.model_card import write_model_card
 from toolkit.training.partitioned import trained_tensors
 
 __all__ = ["save_final"]
 
 
 def save_final(trainer: Trainer, processor: Any, final: Path) -> None:
-    """Write the trained adapter (or full model) and the processor to the folder ``final``, atomically.
+    """Write the trained adapter (or full model), the processor and a model card to ``final``, atomically.
 
     The folder loads with plain transformers and peft: ``AutoProcessor.from_pretrained(final)`` and
     ``PeftModel.from_pretrained(base, final)`` or ``AutoModelForImageTextToText.from_pretrained(final)``. It
@@ -30,6 +31,7 @@ def save_final(trainer: Trainer, processor: Any, final: Path) -> None:
                 options["selected_adapters"] = ["default"]
             model.save_pretrained(staging, **options)
             processor.save_pretrained(staging)
+            write_model_card(staging, final.parent)
     trainer.accelerator.wait_for_everyone()
 
 

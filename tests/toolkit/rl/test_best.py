@@ -52,6 +52,8 @@ def test_final_holds_what_the_recipe_says(make_trainer: Trainers, final: str) ->
     trainer.train()
     path = trainer.run.path
     assert equal(path / "best", path / "checkpoint-2")
+    for name in ("best", "final"):
+        assert "A LoRA adapter of rank" in (path / name / "README.md").read_text()
     assert equal(path / "final", path / "best") == (final == "best")
     assert (trainer.best.step, trainer.best.value) == (2, 0.9)
     note = json.loads((path / "best" / "held_out.json").read_text())

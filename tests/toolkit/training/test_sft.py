@@ -192,3 +192,20 @@ def test_a_signal_ends_the_run_after_a_checkpoint_from_which_it_goes_on(new_vlm,
     whole = train(new_vlm("lora"), sft_rows, run_spec("whole"))
     expected, found = weights_of(whole.final), weights_of(again.final)
     assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+@pytest.mark.parametrize("kind", ["full", "lora"])
+def test_the_model_card_loads_what_was_trained(kind, new_vlm, sft_rows, run_spec, monkeypatch):
+    vlm = new_vlm(kind)
+    final = train(vlm, sft_rows, run_spec("run"), max_steps=1, gradient_accumulation_steps=1).final
+    card = (final / "README.md").read_text()
+    assert "More Information Needed" not in card
+    monkeypatch.chdir(final.parent)
+    names = {}
+    exec(card.split("```python\n")[1].split("```")[0], names)
+    assert isinstance(names["model"], PeftModel) == (kind == "lora")
+    loaded = dict(names["model"].named_parameters())
+    trained = {name: value for name, value in vlm.model.named_parameters() if value.requires_grad}
+    assert trained
+    assert all(torch.equal(loaded[name], value) for name, value in trained.items())
+    assert names["processor"].chat_template == vlm.processor.chat_template
