@@ -72,6 +72,10 @@ def test_a_run_writes_a_reward_model_with_its_figures(bases, pair_folder, new_re
     assert [line["step"] for line in evaluated] == [2, 4, 6]
     assert {"eval_accuracy_easy", "eval_accuracy_hard", "eval_margin", "eval_loss"} <= evaluated[0].keys()
     assert not [path for path in directory.final.rglob("*") if path.suffix in (".bin", ".pt", ".pth")]
+    card = (directory.final / "README.md").read_text()
+    assert "| `loss.kind` | `bradley_terry` |" in card
+    assert "- train: rows from `train.jsonl`" in card
+    assert str(tmp_path) not in card
 
 
 def test_the_final_weights_are_those_of_the_best_evaluation(bases, pair_folder, new_recipe, tmp_path):
