@@ -16,6 +16,12 @@ class _StderrHandler(logging.StreamHandler[TextIO]):
     def __init__(self) -> None:
         super().__init__(sys.stderr)
 
+    def emit(self, record: logging.LogRecord) -> None:
+        """A line of its own: on a terminal it takes the place of a live progress line, which comes again below it."""
+        if sys.stderr.isatty():
+            sys.stderr.write("\r\x1b[2K")
+        super().emit(record)
+
     @property
     def stream(self) -> TextIO:  # type: ignore[override]
         """The current standard error."""
