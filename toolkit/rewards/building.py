@@ -20,7 +20,7 @@ from toolkit.rewards.service import HttpReward
 from toolkit.rewards.shaping import BadEndingReward, LengthReward, RepetitionReward
 from toolkit.rewards.user import UserReward, load_function
 
-__all__ = ["END_TOKEN", "TERM_NAMES", "build_reward"]
+__all__ = ["END_TOKEN", "TERM_NAMES", "build_reward", "option_names"]
 
 # What stands for the end of a caption in CIDEr-D's n-grams; no tokenizer of captions produces it.
 END_TOKEN = "<eos>"
@@ -36,6 +36,14 @@ _PLAIN: Mapping[str, Callable[..., Reward]] = {
     "http": HttpReward,
 }
 TERM_NAMES = ("cider", "learned", *_PLAIN)
+_CIDER_OPTIONS = ("end_token", "document_frequencies")
+
+
+def option_names(term: str) -> tuple[str, ...]:
+    """The options of a term of ``TERM_NAMES``."""
+    if term in _PLAIN:
+        return tuple(inspect.signature(_PLAIN[term]).parameters)
+    return _CIDER_OPTIONS if term == "cider" else ()
 
 
 def build_reward(
@@ -92,7 +100,7 @@ def _build(
     if spec.term == "cider":
         return _cider(spec, references)
     if spec.term == "learned":
-        _check_options(spec, {})
+        _check_options(spec)
         if spec.model is None or spec.model not in learned:
             raise RecipeError(name, f"a learned term needs its reward model, found model: {spec.model}")
         return learned[spec.model]
@@ -102,7 +110,7 @@ def _build(
         raise RecipeError(name, f"unknown reward term {spec.term!r}{hint} or a module:function")
     factory = _PLAIN[spec.term]
     parameters = inspect.signature(factory).parameters
-    _check_options(spec, parameters)
+    _check_options(spec)
     lacking = [
         key for key, value in parameters.items() if value.default is value.empty and key not in spec.options
     ]
@@ -112,7 +120,7 @@ def _build(
 
 
 def _cider(spec: RewardTerm, references: Mapping[Any, Sequence[str]]) -> CiderReward:
-    _check_options(spec, {"end_token": True, "document_frequencies": ""})
+    _check_options(spec)
     end_token = END_TOKEN if spec.options.get("end_token", True) else None
     path = spec.options.get("document_frequencies")
     if path is not None:
@@ -123,7 +131,8 @@ def _cider(spec: RewardTerm, references: Mapping[Any, Sequence[str]]) -> CiderRe
     return CiderReward(frequencies, end_token=end_token)
 
 
-def _check_options(spec: RewardTerm, known: Mapping[str, Any]) -> None:
+def _check_options(spec: RewardTerm) -> None:
+    known = option_names(spec.term)
     unknown = sorted(set(spec.options) - set(known))
     if unknown:
         expected = ", ".join(known) or "none"

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from toolkit.config.reward_checks import REQUIRED_OPTIONS
+from toolkit.config.reward_checks import OPTIONS, REQUIRED_OPTIONS
 from toolkit.config.schema import RewardTerm
 from toolkit.errors import RecipeError
 from toolkit.metrics import DocumentFrequencies
 from toolkit.rewards.base import RewardBatch, RewardOutput
-from toolkit.rewards.building import END_TOKEN, TERM_NAMES, build_reward
+from toolkit.rewards.building import END_TOKEN, TERM_NAMES, build_reward, option_names
 
 Batches = Callable[..., RewardBatch]
 REFERENCES = {"1": ["a red circle", "a circle"], "2": ["two crosses", "green crosses"]}
@@ -118,3 +118,7 @@ def test_options_without_which_a_term_cannot_be_built_are_those_that_check_asks_
     with pytest.raises(RecipeError) as caught:
         build_reward(terms({"term": term}), references={})
     assert f"{term} needs {', '.join(required)}" in str(caught.value)
+
+
+def test_options_of_the_terms_are_those_that_check_knows() -> None:
+    assert {term: option_names(term) for term in TERM_NAMES} == OPTIONS
