@@ -1,4 +1,4 @@
-"""Digests of what a run reads: data files, image folders and model weights."""
+"""Digests of what a run reads: data files, image folders, files of reward terms and model weights."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from toolkit.config.reward_checks import FILE_OPTIONS
 from toolkit.config.schema import (
     CaptionSource,
     DataSpec,
     ModelSpec,
     PreferencesRecipe,
     Recipe,
+    RewardTerm,
     RlRecipe,
     RowsSource,
     TestDataSpec,
@@ -75,6 +77,7 @@ def input_files(recipe: Recipe) -> tuple[list[Path], list[Path]]:
             elif isinstance(source, VqaSource):
                 files += [root / name for name in (source.questions, source.annotations) if name is not None]
         files += [_under(root, name) for name in _named_files(recipe)]
+    files += _reward_files(recipe)
     return list(dict.fromkeys(files)), list(dict.fromkeys(folders))
 
 
@@ -85,6 +88,23 @@ def _named_files(recipe: Recipe) -> Iterator[str]:
     for field in ("tokenizer_texts", "train_references", "scenes", "preference_pairs"):
         value = getattr(recipe, field, None) or []
         yield from [value] if isinstance(value, str) else value
+
+
+def _reward_terms(recipe: Recipe) -> list[RewardTerm]:
+    if isinstance(recipe, PreferencesRecipe):
+        return recipe.rank_by
+    return recipe.rewards if isinstance(recipe, RlRecipe) else []
+
+
+def _reward_files(recipe: Recipe) -> Iterator[Path]:
+    """Files of reward terms, relative to the current folder: those of users' functions, and those that options name."""
+    for term in _reward_terms(recipe):
+        place, _, function = term.term.rpartition(":")
+        if function and place.endswith(".py"):
+            yield Path(place)
+        for option in FILE_OPTIONS.get(term.term, ()):
+            if term.options.get(option) is not None:
+                yield Path(str(term.options[option]))
 
 
 def input_digests(recipe: Recipe, recipe_path: Path | None) -> dict[str, Any]:

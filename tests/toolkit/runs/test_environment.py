@@ -11,7 +11,7 @@ import pytest
 from toolkit.config.loading import parse_recipe
 from toolkit.runs import inputs
 from toolkit.runs.diagnosis import diagnose
-from toolkit.runs.inputs import folder_digest, input_files, model_facts
+from toolkit.runs.inputs import folder_digest, input_digests, input_files, model_facts
 from toolkit.runs.logging import setup_logging
 
 
@@ -79,6 +79,34 @@ def test_every_input_of_a_recipe_is_named() -> None:
         "p.jsonl",
     ]
     assert [str(path) for path in folders] == ["d/i"]
+
+
+@pytest.mark.parametrize(("stage", "field"), [("rl", "rewards"), ("preferences", "rank_by")])
+def test_files_of_reward_terms_are_inputs_relative_to_the_current_folder(
+    in_tmp_path: Path, stage: str, field: str
+) -> None:
+    Path("d").mkdir()
+    for name in ("rw.py", "d/rw.py", "objects.json"):
+        Path(name).write_text(name)
+    recipe = parse_recipe({
+        "stage": stage,
+        "model": {"id": "x/y"},
+        "data": {"root": "d", "train": [{"kind": "rows", "file": "r.jsonl"}]},
+        field: [
+            {"term": "rw.py:f", "options": {"objects": "not a file"}},
+            {"term": "math:floor"},
+            {"term": "cider", "options": {"document_frequencies": "df.safetensors"}},
+            {"term": "chair", "options": {"objects": "objects.json", "synonyms": "synonyms.txt"}},
+        ],
+        "run": {"output_dir": "o"},
+    })  # fmt: skip
+    files, _ = input_files(recipe)
+    named = ["d/r.jsonl", "rw.py", "df.safetensors", "objects.json", "synonyms.txt"]
+    assert [str(path) for path in files] == named
+    before = input_digests(recipe, None)
+    assert set(before) == {"rw.py", "objects.json"}
+    Path("rw.py").write_text("changed")
+    assert input_digests(recipe, None)["rw.py"] != before["rw.py"]
 
 
 def test_an_adapter_brings_its_base_along(tmp_path: Path) -> None:
