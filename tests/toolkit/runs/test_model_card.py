@@ -14,7 +14,7 @@ from toolkit.config.schema import RlRecipe, SftRecipe
 from toolkit.runs.environment import package_versions
 from toolkit.runs.model_card import CARD_FILE, model_card, write_model_card
 
-HOME = "/home/somebody"
+HOME = "/srv/somebody"
 SOURCE = {"kind": "rows", "file": "train.jsonl", "limit": 5}
 
 
