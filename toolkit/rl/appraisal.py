@@ -13,7 +13,7 @@ from torch import Tensor
 from toolkit.config.schema import RlRecipe
 from toolkit.rewards.base import FloatArray, RewardBatch, RewardOutput
 from toolkit.rewards.composite import BegunBatch, CompositeReward
-from toolkit.rl import estimators
+from toolkit.rl import estimators, guards
 from toolkit.rl.engine import Engine
 from toolkit.rl.experience import CriticFree, Experience, build_experience
 from toolkit.rl.potentials import prefix_potentials
@@ -51,6 +51,9 @@ class Appraisal:
 
         Terms that ``begin`` handed out for this rollout are waited for, the others scored here. A row that no term
         says anything about has no score, and trains nothing; the log counts them.
+
+        Raises:
+            RewardsFailed: of too many rows the reward failed; the iteration is to be done again.
         """
         begun, self._begun = self._begun, None
         if begun is None:
@@ -64,7 +67,20 @@ class Appraisal:
             self._baseline = self._greedy_scores(rollout)
             # Without a baseline there is no advantage: the row is as little use as one whose reward failed.
             output = replace(output, scores=np.where(np.isfinite(self._baseline), output.scores, np.nan))
+        self._refuse_failures(rollout, output)
         return output
+
+    def _refuse_failures(self, rollout: Rollout, output: RewardOutput) -> None:
+        """Before anything is trained on what is left: the optimizer's momentum moves weights without a gradient too."""
+        counts = []
+        for term in self.reward.terms:
+            scored = [(term.name, row.task) in self.reward.calibration for row in rollout.rows]
+            counts.append(float((output.failed & scored & ~np.isfinite(output.parts[term.name])).sum()))
+        counts += [float(output.failed.sum()), float(len(output.scores))]
+        *by_term, total, rows = self.engine.all_sum(torch.tensor(counts, dtype=torch.float64)).tolist()
+        names = [term.name for term in self.reward.terms]
+        failed = {**dict(zip(names, by_term, strict=True)), "total": total}
+        guards.check_failed(failed, rows, self.recipe.guards)
 
     def experience(self, rollout: Rollout, output: RewardOutput, *, kl_coefficient: float) -> Experience:
         """Phases 6 and 7."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -18,6 +18,7 @@ from toolkit.rl.rollout import Rollout, RolloutWorker
 
 __all__ = [
     "GAP_ROWS",
+    "RewardsFailed",
     "check_failed",
     "check_first_update",
     "check_start",
@@ -91,11 +92,28 @@ def check_vision_gap(gap_nats: float, spec: GuardSpec) -> str | None:
     return None
 
 
-def check_failed(fraction: float, spec: GuardSpec) -> str | None:
-    """The reason to stop when more than ``failed_fraction_max`` of an iteration's rewards failed, or None."""
-    if fraction <= spec.failed_fraction_max:
-        return None
-    return f"{fraction:.1%} of the rewards failed, more than guards.failed_fraction_max {spec.failed_fraction_max:.1%}"
+class RewardsFailed(RunFailed):
+    """Too many rewards of an iteration failed for it to be trained on. Raised on all processes together."""
+
+
+def check_failed(failed: Mapping[str, float], completions: float, spec: GuardSpec) -> None:
+    """At most ``failed_fraction_max`` of the ``completions`` of all processes have no score because a reward failed.
+
+    Args:
+        failed: how many failed, over all processes: ``total``, and by the name of each term.
+
+    Raises:
+        RewardsFailed: more did, with the terms at fault.
+    """
+    if failed["total"] <= spec.failed_fraction_max * completions:
+        return
+    terms = {name: count / completions for name, count in failed.items() if name != "total" and count}
+    told = ", ".join(f"{name} on {share:.1%}" for name, share in terms.items())
+    share, limit = failed["total"] / completions, f"guards.failed_fraction_max {spec.failed_fraction_max:.1%}"
+    raise RewardsFailed(
+        f"{share:.1%} of the rewards failed, more than {limit} ({told or 'the greedy baseline'})",
+        remedy="find out why (a service that is down, a function that returns NaN); --resume does the iteration again",
+    )
 
 
 def check_start(vlm: LoadedVlm, kl_largest: float) -> None:

@@ -143,9 +143,8 @@ class PpoTrainer:
         try:
             work, self._unfinished = self._unfinished or self._experience(seed), None  # 1-7
         except Exception as error:  # of a reward, say: the iterations before it are not lost
-            if isinstance(error, SamplerFailed) or (
-                self.iteration and self.engine.world == 1
-            ):  # all fail together
+            together = isinstance(error, SamplerFailed | guards.RewardsFailed)
+            if together or (self.iteration and self.engine.world == 1):
                 self._save(self.iteration)
             raise
         rewarded = time.perf_counter()
@@ -227,7 +226,6 @@ class PpoTrainer:
             if self.engine.is_main:
                 write_samples(self.run.samples, step, work.experience, work.output, self.trackers)
         reasons = [
-            guards.check_failed(values["reward/failed_fraction"], self.recipe.guards),
             guards.check_vision_gap(values.get("guard/vision_gap_nats", math.nan), self.recipe.guards),
             self.rails.observe(values),
         ]

@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from toolkit.errors import RunFailed
 from toolkit.rewards.base import RewardOutput
 from toolkit.rl.advantages import whiten
 from toolkit.rl.estimators import RunningBaseline, completion_returns, grpo, over_tokens, rloo
@@ -183,6 +184,7 @@ def test_scst_counts_the_rows_whose_greedy_completion_has_no_score(
     trainer = make_trainer(
         ppo__estimator="scst", rewards=[{"term": f"{file}:spread"}],
         rollout__samples_per_prompt=2, rollout__prompts_per_iteration=4,
+        guards__failed_fraction_max=0.25,
     )  # fmt: skip
     rollout = trainer.worker.collect(trainer.rows[:4], seed=4)
     fails = trainer.worker.greedy(trainer.worker.cache.encode(trainer.rows[:1]))[0].text
@@ -193,6 +195,9 @@ def test_scst_counts_the_rows_whose_greedy_completion_has_no_score(
     masked = (experience.mask.sum(1) == 0).tolist()
     assert masked[:2] == [True, True]
     assert output.failed.tolist() == masked
+    trainer.appraisal.recipe = make_trainer(name="strict", guards__failed_fraction_max=0.2).recipe
+    with pytest.raises(RunFailed, match=r"25\.0% of the rewards failed, .*the greedy baseline"):
+        trainer.appraisal._refuse_failures(rollout, output)
 
 
 @pytest.mark.parametrize(

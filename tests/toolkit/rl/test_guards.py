@@ -117,12 +117,20 @@ def test_failed_rewards_stop_the_run_with_a_checkpoint(make_trainer: Trainers, t
         "    good = [float(i) for i in range(len(completions))]\n"
         "    return good if len(calls) < 3 else [float('nan'), *good[1:]]\n"
     )
-    trainer = make_trainer(rewards=[{"term": f"{file}:flaky"}], guards__failed_fraction_max=0.1)
-    with pytest.raises(RunFailed, match=r"after iteration 2: 12\.5% of the rewards failed"):
+    terms = [{"term": f"{file}:flaky"}, {"term": "length", "options": {"max_tokens": 3}}]
+    trainer = make_trainer(rewards=terms, guards__failed_fraction_max=0.1)
+    with pytest.raises(RunFailed, match=r"12\.5% of the rewards failed, .* \(flaky on 12\.5%\)") as caught:
         trainer.train()
-    assert (trainer.run.path / "checkpoint-2").is_dir()
-    lines = trainer.run.metrics.read()
-    assert [line["reward/failed_fraction"] for line in lines] == [0.0, 0.125]
+    assert "--resume does the iteration again" in (caught.value.remedy or "")
+    assert (trainer.run.path / "checkpoint-1").is_dir()
+    assert [line["reward/failed_fraction"] for line in trainer.run.metrics.read()] == [0.0]
+    trainer.run.release()
+    file.write_text(
+        "def flaky(completions, **columns):\n    return [float(i) for i in range(len(completions))]\n"
+    )
+    resumed = make_trainer(rewards=terms, guards__failed_fraction_max=0.1, resume=True)
+    resumed.train(resume=True)
+    assert [line["step"] for line in resumed.run.metrics.read()] == [1, 2, 3]
 
 
 def test_a_constant_reward_stops_the_run_before_training(make_trainer: Trainers, tmp_path: Path) -> None:
