@@ -32,7 +32,7 @@ _FIRST = (
     r"tokens$",
 )
 _LAST = r"/(normalised|weighted)$|clip_fraction$|logits|logps|coefficient|optimizer|grad_norm"
-_VERY_LAST = r"^reward/(flat|failed)_fraction$"
+_VERY_LAST = r"^reward/(flat|failed|unscored)_fraction$"
 _SHOWN = 9
 _COLOURS = ("var(--accent)", "var(--c1)")
 
