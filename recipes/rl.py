@@ -29,10 +29,9 @@ _log = logging.getLogger("vlm_rlhf.rl")
 def run(recipe: RlRecipe, directory: RunDirectory, resume: bool) -> None:
     """Train; ``final/`` holds the policy's adapter and processor."""
     from toolkit.data.sources import load_parts, load_prompt_rows
-
-    rows, val_rows = load_parts(recipe.data, load_prompt_rows)
     from toolkit.rewards.coverage import refuse_unscored_tasks
 
+    rows, val_rows = load_parts(recipe.data, load_prompt_rows)
     refuse_unscored_tasks(recipe.rewards, rows)
     from toolkit.models.encoding import check_prompts
     from toolkit.models.loading import load_vlm

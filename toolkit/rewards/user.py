@@ -34,6 +34,7 @@ from toolkit.config.messages import suggestion
 from toolkit.config.reward_checks import TAKEN_ARGUMENTS
 from toolkit.errors import EnvironmentLacking, RecipeError, RunFailed, ToolkitError
 from toolkit.rewards.base import RewardBatch, RewardOutput, columns_of
+from toolkit.runs.memory import ran_out_of_memory
 
 __all__ = ["UserReward", "load_function"]
 
@@ -151,7 +152,7 @@ class UserReward:
         except ToolkitError:
             raise
         except (Exception, SystemExit) as error:
-            if _is_of_memory(error):
+            if ran_out_of_memory(error):  # the run says what holds how much
                 raise
             raise self._failed(error, arguments) from error
         numbers = self._numbers(values, len(batch))
@@ -249,10 +250,3 @@ def _shown(value: object) -> str:
     """A value in short, with its type where the value does not tell."""
     text = " ".join(reprlib.repr(value).split())
     return text if value is None else f"{text} ({type(value).__name__})"
-
-
-def _is_of_memory(error: BaseException) -> bool:
-    """An allocation that failed: the run says what holds how much memory."""
-    import torch
-
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)

@@ -51,15 +51,18 @@ def calibrate(
 def _refuse_failures(report: Report, reward: CompositeReward, limit: float) -> None:
     """As many failures as would end an iteration end the run before the first."""
     watched = {term.name for term in reward.terms if term.spec.weight == 0.0}
-    failed = {name: row["failed_fraction"] for name, row in report.items() if row["failed_fraction"] > limit}
-    lines = [f"{name} failed on {share:.0%} of the calibration samples" for name, share in failed.items()]
-    for name, line in zip(failed, lines, strict=True):
+    failed = []
+    for name, row in report.items():
+        if row["failed_fraction"] <= limit:
+            continue
+        line = f"{name} failed on {row['failed_fraction']:.0%} of the calibration samples"
         if name.rpartition("/")[0] in watched:
             logger.warning("%s; it weighs 0 and is only watched", line)
-    lines = [line for name, line in zip(failed, lines, strict=True) if name.rpartition("/")[0] not in watched]
-    if lines:
+        else:
+            failed.append(line)
+    if failed:
         raise RunFailed(
-            "; ".join(lines) + f", more than guards.failed_fraction_max {limit:.1%}",
+            "; ".join(failed) + f", more than guards.failed_fraction_max {limit:.1%}",
             remedy="find out why (the service's log, the function), or raise the limit: failed rows train nothing",
         )
 

@@ -13,12 +13,7 @@ from toolkit.models.roles import role_parameters, roles_of
 from toolkit.rewards.composite import CompositeReward
 from toolkit.rl.engine import Engine
 
-__all__ = ["memory_by_part", "out_of_memory", "ran_out_of_memory"]
-
-
-def ran_out_of_memory(error: BaseException) -> bool:
-    """Whether ``error`` is an allocation that failed: CUDA's own error, or that of torch's CPU allocator."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)
+__all__ = ["memory_by_part", "out_of_memory"]
 
 
 def memory_by_part(engine: Engine, reward: CompositeReward | None = None) -> dict[str, int]:

@@ -27,7 +27,7 @@ from toolkit.rl.calibration import calibrate
 from toolkit.rl.engine import Engine
 from toolkit.rl.guard_rails import GuardRails
 from toolkit.rl.kl import kl_controller
-from toolkit.rl.memory import out_of_memory, ran_out_of_memory
+from toolkit.rl.memory import out_of_memory
 from toolkit.rl.monitor import iteration_numbers, progress_note, write_samples
 from toolkit.rl.policy_value import build_policy_value
 from toolkit.rl.prompt_order import PromptOrder
@@ -39,6 +39,7 @@ from toolkit.rl.unfinished import Unfinished
 from toolkit.rl.update import Updater, UpdateStatistics
 from toolkit.rl.vllm_sampler import SamplerFailed, open_sampler
 from toolkit.runs.directory import RunDirectory
+from toolkit.runs.memory import ran_out_of_memory
 from toolkit.runs.progress import Progress
 from toolkit.runs.trackers import Trackers, open_trackers
 
@@ -139,10 +140,11 @@ class PpoTrainer:
     def _iterate(self) -> str:
         """One iteration; returns what the progress line says."""
         seed = derived_seed(self.recipe.run.seed, "iteration", self.iteration)
-        began = time.perf_counter()
+        began, kept = time.perf_counter(), self.appraisal.state_dict()
         try:
             work, self._unfinished = self._unfinished or self._experience(seed), None  # 1-7
         except Exception as error:  # of a reward, say: the iterations before it are not lost
+            self.appraisal.load_state_dict(kept)  # the iteration will be done again: nothing of it counts yet
             together = isinstance(error, SamplerFailed | guards.RewardsFailed)
             if together or (self.iteration and self.engine.world == 1):
                 self._save(self.iteration)

@@ -13,8 +13,9 @@ import torch
 from safetensors.torch import load_file
 
 from toolkit.errors import RunFailed
-from toolkit.rl.memory import memory_by_part, ran_out_of_memory
+from toolkit.rl.memory import memory_by_part
 from toolkit.rl.trainer import PpoTrainer
+from toolkit.runs.memory import ran_out_of_memory
 
 Trainers = Callable[..., PpoTrainer]
 

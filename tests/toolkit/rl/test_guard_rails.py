@@ -203,21 +203,10 @@ def test_ppo_without_kl_is_caught(make_trainer: Trainers, proxy: list[dict[str, 
     assert "look at" in (caught.value.remedy or "")
 
 
-@pytest.mark.parametrize("normalise", ["none", "running", "group"])
 def test_a_gamed_proxy_is_caught_by_the_metric_it_does_not_see(
-    make_trainer: Trainers, proxy: list[dict[str, Any]], normalise: str
+    make_trainer: Trainers, proxy: list[dict[str, Any]]
 ) -> None:
-    """By group, or by statistics that follow the policy, the total's mean stays where it is."""
-    proxy[0]["normalise"] = normalise
-    samples = {
-        "rollout__samples_per_prompt": 4,
-        "rollout__prompts_per_iteration": 8,
-        "ppo__estimator": "rloo",
-    }
-    changes = samples if normalise == "group" else {}
-    trainer = over_optimised(
-        make_trainer, proxy, kl__coefficient=0.0, guards__divergence_action="stop", **changes
-    )
+    trainer = over_optimised(make_trainer, proxy, kl__coefficient=0.0, guards__divergence_action="stop")
     with pytest.raises(RunFailed, match=r"val/variety fell by .* the reward is being gamed"):
         trainer.train()
 

@@ -117,7 +117,10 @@ def test_failed_rewards_stop_the_run_with_a_checkpoint(make_trainer: Trainers, t
         "    good = [float(i) for i in range(len(completions))]\n"
         "    return good if len(calls) < 3 else [float('nan'), *good[1:]]\n"
     )
-    terms = [{"term": f"{file}:flaky"}, {"term": "length", "options": {"max_tokens": 3}}]
+    terms = [
+        {"term": f"{file}:flaky", "normalise": "running"},
+        {"term": "length", "options": {"max_tokens": 3}, "normalise": "running"},
+    ]
     trainer = make_trainer(rewards=terms, guards__failed_fraction_max=0.1)
     with pytest.raises(RunFailed, match=r"12\.5% of the rewards failed, .* \(flaky on 12\.5%\)") as caught:
         trainer.train()
@@ -131,6 +134,11 @@ def test_failed_rewards_stop_the_run_with_a_checkpoint(make_trainer: Trainers, t
     resumed = make_trainer(rewards=terms, guards__failed_fraction_max=0.1, resume=True)
     resumed.train(resume=True)
     assert [line["step"] for line in resumed.run.metrics.read()] == [1, 2, 3]
+    whole = make_trainer(name="whole", rewards=terms, guards__failed_fraction_max=0.1)
+    whole.train()  # with no failure: the one iteration that failed left no trace in the running statistics
+    assert whole.reward.state_dict() == resumed.reward.state_dict()
+    weights = [dict(role_parameters(trainer.vlm.model, "default")) for trainer in (whole, resumed)]
+    assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
 
 
 def test_a_constant_reward_stops_the_run_before_training(make_trainer: Trainers, tmp_path: Path) -> None:
